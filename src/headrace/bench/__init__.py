@@ -1,0 +1,1 @@
+"""Benchmarks that anyone can run: workloads, engines side by side, report."""

@@ -1,0 +1,1 @@
+"""The command line: one module per command; nothing heavy is imported at the top."""

@@ -1,0 +1,1 @@
+"""The engine: requests, scheduling, cache, the step loop, and its Python interfaces."""

@@ -1,0 +1,111 @@
+"""The hop between scheduler and runner: what one step computes, and what came of it. No torch here.
+
+::
+
+    Scheduler.schedule() ──StepPlan──► Runner.execute() ──StepResult──► Scheduler.update()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace.engine.outputs import TokenLogprobs
+from headrace.engine.sampling_params import SamplingParams
+from headrace.errors import HeadraceError
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingRow:
+    """All that sampling one token depends on; the same row gives the same token in any batch (law 7).
+
+    Attributes:
+        params: the request's settings.
+        seed: the request's resolved seed, 0 ≤ seed < 2**64.
+        position: index of the token that is drawn, in prompt + output; with the seed it fixes the draw.
+        prompt_token_ids: the prompt (a view that must not be changed).
+        output_token_ids: generated so far (a view that must not be changed).
+        banned_token_ids: never sampled in this step (the stop tokens, while under `min_tokens`).
+    """
+
+    params: SamplingParams
+    seed: int
+    position: int
+    prompt_token_ids: Sequence[int]
+    output_token_ids: Sequence[int]
+    banned_token_ids: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRow:
+    """The tokens of one request in one step.
+
+    Attributes:
+        request_id: whose.
+        token_ids: to compute, at positions start, start + 1, …; at least one.
+        start: position of the first of them: so many tokens of the request are in the cache already.
+        block_tables: one per cache group; entry i holds positions [i·S, (i+1)·S), -1 where they are out of every
+            window to come. Covers at least start + len(token_ids) positions.
+        sampling: None while the prompt is not finished: then nothing is sampled.
+        prompt_targets: where log-probabilities of the prompt are due: for each of token_ids, the prompt token that
+            follows it; shorter when the last one has none. Empty otherwise.
+        num_prompt_logprobs: how many alternatives with each of prompt_targets.
+    """
+
+    request_id: str
+    token_ids: Sequence[int]
+    start: int
+    block_tables: tuple[Sequence[int], ...]
+    sampling: SamplingRow | None
+    prompt_targets: Sequence[int] = ()
+    num_prompt_logprobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One step over the model.
+
+    Attributes:
+        rows: single-token rows (decodes) first, then chunks of prompts.
+        blocks_to_zero: per cache group, blocks that held a failed request's KV: they may hold NaN, and a masked
+            NaN is still NaN in a product, so they are zeroed before anything is written.
+    """
+
+    rows: tuple[PlannedRow, ...]
+    blocks_to_zero: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the step computes."""
+        return sum(len(row.token_ids) for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class RowResult:
+    """What came of one planned row: a token, nothing yet (an unfinished prompt), or an error of its own."""
+
+    request_id: str
+    token_id: int | None = None
+    logprobs: TokenLogprobs | None = None
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    error: HeadraceError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """One result per planned row, in the plan's order."""
+
+    rows: tuple[RowResult, ...]
+
+
+class Runner(Protocol):
+    """Executes plans: the torch runner on a real model, the simulated one on a cost model."""
+
+    def execute(self, plan: StepPlan) -> StepResult:
+        """Compute the plan. Raises what the device raises; a plan may be executed again, whole or in parts."""
+        ...
+
+    def close(self) -> None:
+        """Give back the device's memory and the model as it was handed over."""
+        ...

@@ -1,0 +1,137 @@
+"""Every error that headrace raises or reports, in one tree.
+
+::
+
+    HeadraceError
+    ├── InvalidRequest            400  the request cannot be served as it was asked
+    │   ├── InvalidParameter      400  a sampling parameter or argument is out of its range
+    │   ├── EmptyPrompt           400
+    │   ├── PromptTooLong         400  longer than the model or than the whole cache
+    │   └── TokenOutOfRange       400  a token id that the model does not have
+    ├── ConfigError               400  a setting is out of its range, or does not fit the machine
+    ├── ModelNotSupported         400  a model that cannot run here, with the reason
+    ├── RequestCancelled          499  the caller cancelled it
+    ├── RequestFailed             500  accepted, but failed alone while running
+    │   ├── StepFailed            500  the model raised on this request's tokens
+    │   ├── NonFiniteLogits       500  the model gave NaN or infinity for this request
+    │   └── OutOfMemory           503  the step of this request alone did not fit the memory
+    ├── QueueFull                 429  the bounded queue is full
+    ├── EngineStopped             503  submitted to an engine that was stopped
+    └── EngineDead                503  the engine thread died; carries the cause
+
+A message says what happened, with the numbers, and the value that would work.
+"""
+
+from __future__ import annotations
+
+
+class HeadraceError(Exception):
+    """Root of the tree. `code` is stable and machine readable, `http_status` is what a server answers."""
+
+    code = "internal_error"
+    http_status = 500
+
+
+class InvalidRequest(HeadraceError, ValueError):
+    """The request cannot be served as it was asked."""
+
+    code = "invalid_request"
+    http_status = 400
+
+
+class InvalidParameter(InvalidRequest):
+    """A sampling parameter or argument is out of its range."""
+
+    code = "invalid_parameter"
+
+    def __init__(self, name: str, value: object, allowed: str) -> None:
+        """Name the parameter, show the value, and say what is allowed."""
+        super().__init__(f"{name}={value!r} is not allowed: {allowed}")
+        self.name = name
+        self.value = value
+        self.allowed = allowed
+
+
+class EmptyPrompt(InvalidRequest):
+    """A prompt without a token."""
+
+    code = "empty_prompt"
+
+
+class PromptTooLong(InvalidRequest):
+    """A prompt longer than the model or than the whole cache."""
+
+    code = "prompt_too_long"
+
+
+class TokenOutOfRange(InvalidRequest):
+    """A token id that the model does not have."""
+
+    code = "token_out_of_range"
+
+
+class ConfigError(HeadraceError, ValueError):
+    """A setting is out of its range, or does not fit the machine."""
+
+    code = "config_error"
+    http_status = 400
+
+
+class ModelNotSupported(HeadraceError, ValueError):
+    """A model that cannot run here, with the reason."""
+
+    code = "model_not_supported"
+    http_status = 400
+
+
+class RequestCancelled(HeadraceError):
+    """The caller cancelled the request."""
+
+    code = "request_cancelled"
+    http_status = 499
+
+
+class RequestFailed(HeadraceError):
+    """The request was accepted, but failed alone while running."""
+
+    code = "request_failed"
+
+
+class StepFailed(RequestFailed):
+    """The model raised on this request's tokens, also when they were run alone."""
+
+    code = "step_failed"
+
+
+class NonFiniteLogits(RequestFailed):
+    """The model gave NaN or infinity in this request's logits."""
+
+    code = "non_finite_logits"
+
+
+class OutOfMemory(RequestFailed):
+    """The step of this request alone did not fit the memory."""
+
+    code = "out_of_memory"
+    http_status = 503
+
+
+class QueueFull(HeadraceError):
+    """The bounded queue is full."""
+
+    code = "queue_full"
+    http_status = 429
+
+
+class EngineStopped(HeadraceError, RuntimeError):
+    """Submitted to an engine that was stopped, or not started yet."""
+
+    code = "engine_stopped"
+    http_status = 503
+
+
+class EngineDead(HeadraceError, RuntimeError):
+    """The engine thread died; `__cause__` carries the reason."""
+
+    code = "engine_dead"
+    http_status = 503
