@@ -1,0 +1,101 @@
+"""The tokenizer wrapper: loading, encoding, conversations, threads, and errors that say what to do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from headrace.errors import InvalidRequest, ModelNotSupported
+from headrace.text import Tokenizer
+from tests.text import tokenizers_for_tests as trained
+
+TEMPLATE = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system messages here') }}{% endif %}"
+    "<bos>{{ m.content }}<eos>{% endfor %}{% if add_generation_prompt %}<bos>{% endif %}"
+    "{% if tools %}{{ tools | length }}{% endif %}"
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    inner = trained.byte_level()
+    inner.save_pretrained(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(TEMPLATE)
+    return tmp_path
+
+
+def test_loaded_from_a_folder(folder: Path) -> None:
+    tokenizer = Tokenizer(folder)
+    ids = tokenizer.encode("hello world")
+    assert tokenizer.decode(ids) == "hello world"
+    assert ids == Tokenizer(str(folder)).encode("hello world")
+    assert tokenizer.vocab_size == len(tokenizer.inner) > max(ids)
+    assert tokenizer.inner.convert_ids_to_tokens(list(tokenizer.eos_token_ids)) == ["<eos>"]
+    assert len(tokenizer.special_token_ids) == 3
+
+
+def test_conversations(folder: Path) -> None:
+    tokenizer = Tokenizer(folder)
+    messages = [{"role": "user", "content": "hello"}]
+    assert tokenizer.has_chat_template
+    ids = tokenizer.apply_chat_template(messages)
+    assert tokenizer.decode(ids, skip_special_tokens=False) == "<bos>hello<eos><bos>"
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=False, tools=[{"name": "f"}])
+    assert tokenizer.decode(ids, skip_special_tokens=False) == "<bos>hello<eos>1"
+
+
+@pytest.mark.parametrize(
+    ("messages", "complaint"),
+    [
+        ([], "at least one message"),
+        (["hi"], r"messages\[0\] must be an object"),
+        ([{"content": "hi"}], r"messages\[0\] needs a role"),
+        ([{"role": "user"}], r"messages\[0\] needs a content"),
+        ([{"role": "system", "content": "be kind"}], "no system messages here"),
+    ],
+)
+def test_messages_that_are_refused(folder: Path, messages: list[object], complaint: str) -> None:
+    with pytest.raises(InvalidRequest, match=complaint):
+        Tokenizer(folder).apply_chat_template(messages)  # type: ignore[arg-type]
+
+
+def test_no_chat_template() -> None:
+    with pytest.raises(InvalidRequest, match=r"no chat template: send the prompt as text"):
+        Tokenizer(trained.metaspace()).apply_chat_template([{"role": "user", "content": "hi"}])
+
+
+def test_nothing_to_load(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotSupported, match="no tokenizer could be loaded from"):
+        Tokenizer(tmp_path)
+    with pytest.raises(ModelNotSupported, match="a dict is not a tokenizer"):
+        Tokenizer({})
+    with pytest.raises(InvalidRequest, match="must be a string, not int"):
+        Tokenizer(trained.byte_level()).encode(5)  # type: ignore[arg-type]
+
+
+def test_truncation_that_came_with_the_tokenizer_is_off() -> None:
+    inner = trained.byte_level()
+    inner.backend_tokenizer.enable_truncation(3)
+    assert len(Tokenizer(inner).encode("hello world, isn't it?")) > 3
+
+
+def test_many_threads_at_once(folder: Path) -> None:
+    tokenizer = Tokenizer(folder)
+
+    def work(number: int) -> bool:
+        text = f"hello {number} world, " * 30
+        ids = tokenizer.encode(text)
+        chat = tokenizer.apply_chat_template([{"role": "user", "content": text}])
+        return tokenizer.decode(ids) == text and tokenizer.decode(chat) == text
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(200)))
+
+
+def test_importing_it_imports_neither_torch_nor_transformers() -> None:
+    code = "import sys, headrace.text; assert not {'torch', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
