@@ -84,13 +84,13 @@ class SamplingParams:
         _integer("prompt_logprobs", self.prompt_logprobs, low=0, high=MAX_LOGPROBS, optional=True)
 
     def _normalise(self) -> None:
-        stop = (self.stop,) if isinstance(self.stop, str) else self.stop
+        stop: Any = (self.stop,) if isinstance(self.stop, str) else self.stop
         if not isinstance(stop, Sequence) or not all(isinstance(s, str) and s for s in stop):
             raise InvalidParameter("stop", self.stop, "a string, or a sequence of strings that are not empty")
-        ids = self.stop_token_ids
+        ids: Any = self.stop_token_ids
         if isinstance(ids, str) or not isinstance(ids, Sequence) or not all(_is_int(i) and i >= 0 for i in ids):
             raise InvalidParameter("stop_token_ids", ids, "a sequence of token ids of 0 or more")
-        bias = self.logit_bias if self.logit_bias is not None else {}
+        bias: Any = self.logit_bias if self.logit_bias is not None else {}
         if not isinstance(bias, Mapping):
             raise InvalidParameter("logit_bias", bias, "a mapping from token id to a finite number")
         for token, value in bias.items():
@@ -135,4 +135,6 @@ def _number(name: str, value: Any, *, low: float, high: float | None = None, low
     ok = _is_number(value) and math.isfinite(value) and (value > low if low_open else value >= low)
     if not ok or (high is not None and value > high):
         bound = f"{'more than' if low_open else 'at least'} {low:g}"
-        raise InvalidParameter(name, value, f"a finite number of {bound}{'' if high is None else f' and at most {high:g}'}")
+        raise InvalidParameter(
+            name, value, f"a finite number of {bound}{'' if high is None else f' and at most {high:g}'}"
+        )

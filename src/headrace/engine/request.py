@@ -1,0 +1,137 @@
+"""A request as the scheduler knows it. Only the scheduler changes one (law 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from headrace.engine.cache.kv_cache import RequestBlocks
+from headrace.engine.outputs import FinishReason, Timing, TokenLogprobs
+from headrace.engine.sampling_params import SamplingParams
+
+
+class RequestStatus(IntEnum):
+    """Where a request stands, derived from its counters for people and dumps; scheduling never reads it.
+
+    ::
+
+        PENDING ─► PREFILLING ─────────────────────────────► DECODING ─► FINISHED
+                └► PREFILLING_SPLIT ◄─► SPLIT_PENDING_REMAINDER ┘   (FAILED from anywhere)
+    """
+
+    PENDING = 0
+    PREFILLING = 1
+    PREFILLING_SPLIT = 2
+    SPLIT_PENDING_REMAINDER = 3
+    DECODING = 4
+    FINISHED = 5
+    FAILED = 6
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One sequence to complete.
+
+    Attributes:
+        request_id: unique among the live requests.
+        prompt_token_ids: the prompt; never changed.
+        params: how it is sampled. seed: resolved, 0 ≤ seed < 2**64.
+        eos_token_ids: ids that end it unless `params.ignore_eos`.
+        max_total_tokens: prompt and output together never exceed it.
+        arrival_s: engine clock at arrival.
+        cache_salt: prefixes are shared only within one salt.
+        order: place in the order of arrival, given by the scheduler.
+        token_ids: prompt and output. output_token_ids: output alone.
+        num_computed_tokens: tokens whose KV is in the cache.
+        num_scheduled_tokens: tokens in the step that is under way, else 0.
+        blocks: what it holds of the cache while it runs.
+        num_cached_tokens: prompt tokens that its first admission took from the prefix cache.
+        num_lost_tokens: tokens whose KV the last preemption took. num_preemptions: how often it lost its blocks.
+        num_recomputed_tokens: tokens computed again because of it.
+        finish_reason: set once, with the terminal output.
+    """
+
+    request_id: str
+    prompt_token_ids: Sequence[int]
+    params: SamplingParams
+    seed: int
+    eos_token_ids: frozenset[int]
+    max_total_tokens: int
+    arrival_s: float
+    cache_salt: str | None = None
+    order: int = -1
+    token_ids: list[int] = field(init=False)
+    output_token_ids: list[int] = field(default_factory=list)
+    num_computed_tokens: int = 0
+    num_scheduled_tokens: int = 0
+    blocks: RequestBlocks | None = None
+    num_cached_tokens: int = 0
+    num_lost_tokens: int = 0
+    num_preemptions: int = 0
+    num_recomputed_tokens: int = 0
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
+    scheduled_s: float | None = None
+    prefilled_s: float | None = None
+    finish_reason: FinishReason | None = None
+
+    def __post_init__(self) -> None:
+        """Start with the prompt alone."""
+        self.token_ids = list(self.prompt_token_ids)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Length of the prompt."""
+        return len(self.prompt_token_ids)
+
+    @property
+    def num_tokens(self) -> int:
+        """Prompt and output so far."""
+        return len(self.token_ids)
+
+    @property
+    def num_remaining_tokens(self) -> int:
+        """Tokens still to compute: covers prefill, chunk, decode and resume after preemption alike (law 3)."""
+        return len(self.token_ids) - self.num_computed_tokens
+
+    @property
+    def max_output_tokens(self) -> int:
+        """Most tokens that it may generate."""
+        room = self.max_total_tokens - len(self.prompt_token_ids)
+        return room if self.params.max_tokens is None else min(self.params.max_tokens, room)
+
+    @property
+    def num_missing_prompt_logprobs(self) -> int:
+        """Prompt tokens whose log-probabilities are asked for and not there yet."""
+        if self.params.prompt_logprobs is None:
+            return 0
+        return len(self.prompt_token_ids) - 1 - len(self.prompt_logprobs)
+
+    @property
+    def status(self) -> RequestStatus:
+        """The life cycle's name for where it stands."""
+        if self.finish_reason is not None:
+            return RequestStatus.FAILED if self.finish_reason == "error" else RequestStatus.FINISHED
+        if self.blocks is None:
+            return RequestStatus.PENDING
+        if self.output_token_ids and self.num_remaining_tokens == 1:
+            return RequestStatus.DECODING
+        if 0 < self.num_scheduled_tokens == self.num_remaining_tokens:
+            return RequestStatus.PREFILLING
+        if self.num_scheduled_tokens:
+            return RequestStatus.PREFILLING_SPLIT
+        return RequestStatus.SPLIT_PENDING_REMAINDER
+
+    def timing(self, now_s: float | None = None) -> Timing:
+        """Seconds since arrival; `now_s` where it ends now."""
+        arrival = self.arrival_s
+        queued = None if self.scheduled_s is None else self.scheduled_s - arrival
+        prefill = None
+        if self.prefilled_s is not None and self.scheduled_s is not None:
+            prefill = self.prefilled_s - self.scheduled_s
+        return Timing(
+            queued_s=queued,
+            prefill_s=prefill,
+            ttft_s=None if self.prefilled_s is None or not self.output_token_ids else self.prefilled_s - arrival,
+            e2e_s=None if now_s is None else now_s - arrival,
+        )

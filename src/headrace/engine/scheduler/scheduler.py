@@ -1,0 +1,367 @@
+"""The scheduling loop: one step = how many tokens each request computes.
+
+::
+
+    add ─► waiting ─► running ─► (terminal output)
+              ▲          │
+              └ preempted ┘   blocks given back, tokens kept: recomputed when it starts again
+
+Remaining = tokens - computed covers prefill, chunk, decode and resume alike, so there is no phase here (law 3). The
+oldest running request always gets its blocks, by preempting the youngest, so some request always goes on (law 5).
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+from headrace.engine.cache.kv_cache import KVCache, PrefixHit
+from headrace.engine.outputs import EngineOutput, FinishReason
+from headrace.engine.plan import PlannedRow, RowResult, StepPlan, StepResult
+from headrace.engine.request import Request
+from headrace.engine.scheduler.admission import AdmissionCosts
+from headrace.engine.scheduler.policy import Policy
+from headrace.engine.scheduler.rows import planned_row
+from headrace.errors import HeadraceError, InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerLimits:
+    """Bounds of one step.
+
+    Attributes:
+        max_num_batched_tokens: token budget of a step.
+        max_num_seqs: most running requests; at most max_num_batched_tokens, so that each can decode in every step.
+    """
+
+    max_num_batched_tokens: int
+    max_num_seqs: int
+
+
+@dataclass(slots=True)
+class SchedulerCounters:
+    """Totals since the start.
+
+    Attributes:
+        num_steps: plans made that were not empty.
+        num_computed_tokens: tokens that steps computed. num_recomputed_tokens: those of them computed before, and
+            lost to a preemption. num_preemptions: how often.
+        num_prompt_tokens: of admitted requests. num_cached_tokens: those of them that came from the prefix cache.
+    """
+
+    num_steps: int = 0
+    num_computed_tokens: int = 0
+    num_recomputed_tokens: int = 0
+    num_preemptions: int = 0
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+
+    @property
+    def prefix_hit_ratio(self) -> float:
+        """Share of the admitted prompts' tokens that the prefix cache had, 0..1."""
+        return self.num_cached_tokens / self.num_prompt_tokens if self.num_prompt_tokens else 0.0
+
+
+class _Draft:
+    """The step while it is made: tokens per request, and what is left of the budget."""
+
+    __slots__ = ("budget", "num_tokens")
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self.num_tokens: dict[Request, int] = {}
+
+    def take(self, request: Request, num_tokens: int) -> None:
+        if num_tokens > 0:
+            self.num_tokens[request] = num_tokens
+            self.budget -= num_tokens
+
+    def give_back(self, request: Request) -> None:
+        self.budget += self.num_tokens.pop(request, 0)
+
+
+class Scheduler:
+    """Decides what each step computes, and is the only one to change a request.
+
+    Not thread-safe: called by the engine's thread alone. `schedule` and `update` alternate; `add`, `cancel` and `fail`
+    come between steps.
+
+    Args:
+        cache: the block tables. policy: order and admission. limits: bounds of a step.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, cache: KVCache, policy: Policy, limits: SchedulerLimits, clock: Callable[[], float]) -> None:
+        """Start empty."""
+        self.cache = cache
+        self.policy = policy
+        self.limits = limits
+        self.counters = SchedulerCounters()
+        self._clock = clock
+        self._requests: dict[str, Request] = {}
+        self._waiting: dict[str, Request] = {}  # in order of arrival
+        self._preempted: list[Request] = []  # by order; all arrived before those that wait
+        self._running: list[Request] = []  # by order
+        self._num_arrived = 0
+
+    # ---------------------------------------------------------------- requests in and out
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that hold no blocks."""
+        return len(self._waiting) + len(self._preempted)
+
+    @property
+    def num_running(self) -> int:
+        """Requests that hold blocks."""
+        return len(self._running)
+
+    @property
+    def has_requests(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self._requests)
+
+    def add(self, request: Request) -> None:
+        """Queue a request; InvalidRequest when its id is taken by a live one."""
+        if request.request_id in self._requests:
+            raise InvalidRequest(f"request id {request.request_id!r} is taken by a request that is still live")
+        request.order = self._num_arrived
+        self._num_arrived += 1
+        self._requests[request.request_id] = request
+        self._waiting[request.request_id] = request
+
+    def end(self, request_id: str, reason: FinishReason, error: HeadraceError) -> EngineOutput | None:
+        """End a request from outside a step (cancelled, or failed); None when it is not live."""
+        request = self._requests.get(request_id)
+        return None if request is None else self._finish(request, reason, error=error)
+
+    def live_request_ids(self) -> list[str]:
+        """Ids of all requests without a terminal output."""
+        return list(self._requests)
+
+    # ---------------------------------------------------------------- one step
+
+    def schedule(self) -> StepPlan:
+        """Plan the next step; the plan is empty when nothing can run."""
+        draft = _Draft(self.limits.max_num_batched_tokens)
+        num_preemptions = self.counters.num_preemptions
+        for request in self.policy.order(self._running):
+            if request.blocks is not None:  # else it was preempted a moment ago, for another
+                num_tokens = self._make_room(request, min(request.num_remaining_tokens, draft.budget), draft)
+                draft.take(request, num_tokens)
+        if num_preemptions == self.counters.num_preemptions:
+            self._admit(draft)
+        return self._plan(draft)
+
+    def _make_room(self, request: Request, num_tokens: int, draft: _Draft) -> int:
+        """Blocks for `num_tokens` more tokens of a running request; returns for how many it got them."""
+        assert request.blocks is not None
+        while num_tokens > 0 and not self.cache.grow(request.blocks, request.num_computed_tokens + num_tokens):
+            if num_tokens > 1:
+                num_tokens = min(num_tokens - 1, self.cache.room(request.blocks) - request.num_computed_tokens)
+                if num_tokens > 0:
+                    continue
+                if request is not self._running[0]:
+                    return 0  # a prompt waits for blocks; only the oldest request takes them from others
+                num_tokens = 1
+            victim = self._running[-1]
+            if victim is self._running[0]:
+                raise RuntimeError(f"{request.request_id}: {request.num_tokens} tokens do not fit the cache alone")
+            self._preempt(victim)
+            draft.give_back(victim)
+            if victim is request:
+                return 0
+        return num_tokens
+
+    def _preempt(self, request: Request) -> None:
+        """Take a running request's blocks; its tokens are computed again when it is admitted again."""
+        assert request.blocks is not None
+        self.cache.release(request.blocks)
+        request.blocks = None
+        request.num_lost_tokens = request.num_computed_tokens
+        request.num_computed_tokens = 0
+        request.num_preemptions += 1
+        self.counters.num_preemptions += 1
+        self._running.remove(request)
+        insort(self._preempted, request, key=lambda r: r.order)
+
+    def _admit(self, draft: _Draft) -> None:
+        """Start waiting requests in order of arrival while the budget, the policy and the cache allow."""
+        if not self.num_waiting:
+            return
+        costs = AdmissionCosts(self.cache, self.limits.max_num_batched_tokens, self._running)
+        # A request whose prefix another is computing waits for it; those behind it need not. The look-ahead bounds
+        # the work of a step, however many wait.
+        for request in list(islice(self._candidates(), 2 * self.limits.max_num_seqs)):
+            if draft.budget <= 0 or len(self._running) >= self.limits.max_num_seqs:
+                return
+            hit = self._match(request)
+            if hit.awaited:
+                continue
+            if not all(map(self.policy.admits, costs.views(request, hit, len(self._running)))):
+                return
+            num_tokens = self._start(request, hit, draft.budget)
+            if num_tokens == 0:
+                return
+            draft.take(request, num_tokens)
+            costs.commit(request)
+
+    def _candidates(self) -> Iterator[Request]:
+        return chain(self._preempted, self._waiting.values())
+
+    def _match(self, request: Request) -> PrefixHit:
+        if request.num_missing_prompt_logprobs > 0:
+            return PrefixHit()  # the logits of every prompt token are asked for, so every one is computed
+        return self.cache.match(request.token_ids, request.cache_salt)
+
+    def _start(self, request: Request, hit: PrefixHit, budget: int) -> int:
+        """Give a waiting request its first blocks; returns the tokens that it computes in this step, 0 for none."""
+        blocks = self.cache.begin(request.token_ids, hit, request.cache_salt)
+        cached = len(hit.nodes) * self.cache.block_size
+        num_tokens = min(request.num_tokens - cached, budget, self.cache.room(blocks) - cached)
+        if num_tokens <= 0 or not self.cache.grow(blocks, cached + num_tokens):
+            self.cache.release(blocks)
+            return 0
+        request.blocks = blocks
+        request.num_computed_tokens = cached
+        self._account_start(request, cached)
+        insort(self._running, request, key=lambda r: r.order)
+        return num_tokens
+
+    def _account_start(self, request: Request, cached: int) -> None:
+        if request.scheduled_s is None:
+            request.scheduled_s = self._clock()
+            request.num_cached_tokens = cached
+            self.counters.num_prompt_tokens += request.num_prompt_tokens
+            self.counters.num_cached_tokens += cached
+            del self._waiting[request.request_id]
+        else:
+            recomputed = max(request.num_lost_tokens - cached, 0)
+            request.num_recomputed_tokens += recomputed
+            self.counters.num_recomputed_tokens += recomputed
+            self._preempted.remove(request)
+
+    # ---------------------------------------------------------------- the plan and its outcome
+
+    def _plan(self, draft: _Draft) -> StepPlan:
+        chosen = sorted(draft.num_tokens.items(), key=lambda item: item[1] > 1)
+        for request, num_tokens in chosen:
+            request.num_scheduled_tokens = num_tokens
+        rows = tuple(planned_row(request, num_tokens) for request, num_tokens in chosen)
+        self.counters.num_steps += bool(rows)
+        self.counters.num_computed_tokens += self.limits.max_num_batched_tokens - draft.budget
+        return StepPlan(rows, self.cache.take_blocks_to_zero() if rows else ())
+
+    def update(self, plan: StepPlan, result: StepResult) -> list[EngineOutput]:
+        """Take in what a step computed; returns the outputs of the requests that got a token or ended."""
+        outputs = []
+        for row, outcome in zip(plan.rows, result.rows, strict=True):
+            request = self._requests.get(row.request_id)
+            if request is None or request.blocks is None:
+                continue
+            request.num_scheduled_tokens = 0
+            if outcome.error is not None:
+                outputs.append(self._finish(request, "error", error=outcome.error, distrust=True))
+                continue
+            request.num_computed_tokens = row.start + len(row.token_ids)
+            self.cache.advance(request.blocks, request.token_ids, request.num_computed_tokens)
+            self._collect_prompt_logprobs(request, row, outcome)
+            if outcome.token_id is not None:
+                outputs.append(self._append(request, outcome))
+        return outputs
+
+    @staticmethod
+    def _collect_prompt_logprobs(request: Request, row: PlannedRow, outcome: RowResult) -> None:
+        known = len(request.prompt_logprobs) - row.start  # positions computed again after a preemption are known
+        request.prompt_logprobs.extend(outcome.prompt_logprobs[max(known, 0) :])
+
+    def _append(self, request: Request, outcome: RowResult) -> EngineOutput:
+        """Add a sampled token and see whether it was the last."""
+        token = outcome.token_id
+        assert token is not None
+        request.token_ids.append(token)
+        request.output_token_ids.append(token)
+        if request.prefilled_s is None:
+            request.prefilled_s = self._clock()
+        logprobs = () if outcome.logprobs is None else (outcome.logprobs,)
+        if len(request.output_token_ids) >= request.params.min_tokens:
+            if token in request.params.stop_token_ids:
+                return self._finish(request, "stop", (token,), logprobs, stop_reason=token)
+            if token in request.eos_token_ids and not request.params.ignore_eos:
+                return self._finish(request, "stop", (token,), logprobs)
+        if len(request.output_token_ids) >= request.max_output_tokens:
+            return self._finish(request, "length", (token,), logprobs)
+        return EngineOutput(request.request_id, (token,), logprobs, num_cached_tokens=request.num_cached_tokens)
+
+    def _finish(
+        self,
+        request: Request,
+        reason: FinishReason,
+        new_token_ids: tuple[int, ...] = (),
+        new_logprobs: tuple[Any, ...] = (),
+        stop_reason: int | None = None,
+        error: HeadraceError | None = None,
+        distrust: bool = False,
+    ) -> EngineOutput:
+        """Take a request out; the one place that makes terminal outputs (law 1)."""
+        if request.blocks is not None:
+            self.cache.release(request.blocks, distrust)
+            request.blocks = None
+            self._running.remove(request)
+        elif request.num_preemptions:
+            self._preempted.remove(request)
+        else:
+            del self._waiting[request.request_id]
+        del self._requests[request.request_id]
+        request.finish_reason = reason
+        prompt_logprobs = None if request.params.prompt_logprobs is None else (None, *request.prompt_logprobs)
+        return EngineOutput(
+            request.request_id,
+            new_token_ids,
+            new_logprobs,
+            prompt_logprobs,
+            reason,
+            stop_reason,
+            error,
+            request.num_cached_tokens,
+            request.timing(self._clock()),
+        )
+
+    # ---------------------------------------------------------------- looking in
+
+    def dump_state(self) -> dict[str, Any]:
+        """The scheduler and the cache, for people and for tests, as plain data."""
+        return {
+            "running": [_describe(request) for request in self._running],
+            "waiting": [_describe(request) for request in self._candidates()],
+            "counters": {name: getattr(self.counters, name) for name in SchedulerCounters.__slots__},
+            "prefix_hit_ratio": self.counters.prefix_hit_ratio,
+            "cache": self.cache.dump_state(),
+        }
+
+    def check(self) -> list[str]:
+        """What is wrong with the queues or the cache; empty when all is well."""
+        problems = self.cache.check()
+        queued = [request.request_id for request in chain(self._running, self._candidates())]
+        if sorted(queued) != sorted(self._requests):
+            problems.append(f"{len(self._requests)} live requests, {len(queued)} in queues")
+        problems += [f"running request {r.request_id} holds no blocks" for r in self._running if r.blocks is None]
+        problems += [f"waiting request {r.request_id} holds blocks" for r in self._candidates() if r.blocks is not None]
+        return problems
+
+
+def _describe(request: Request) -> dict[str, Any]:
+    return {
+        "request_id": request.request_id,
+        "status": request.status.name,
+        "num_prompt_tokens": request.num_prompt_tokens,
+        "num_output_tokens": len(request.output_token_ids),
+        "num_computed_tokens": request.num_computed_tokens,
+        "num_cached_tokens": request.num_cached_tokens,
+        "num_preemptions": request.num_preemptions,
+        "max_output_tokens": request.max_output_tokens,
+        "block_tables": [] if request.blocks is None else [list(table) for table in request.blocks.tables],
+    }
