@@ -129,6 +129,14 @@ def test_characters_that_were_complete_stay_when_their_run_breaks() -> None:
     assert tokenizer.decode(ids).startswith("����")
 
 
+def test_a_character_goes_on_after_many_ids_without_text() -> None:
+    """Ids past the vocabulary, which models with a padded embedding can generate, decode to nothing."""
+    tokenizer = Tokenizer(trained.byte_level())
+    first, *rest = byte_ids(tokenizer, "😀".encode())
+    ids = [first, *range(9000, 9030), *rest]
+    assert pieces(tokenizer, ids)[-2:] == ["😀", ""]
+
+
 def test_special_tokens_leave_no_trace_unless_they_are_asked_for() -> None:
     tokenizer = Tokenizer(trained.byte_fallback())
     eos = tokenizer.eos_token_ids[0]

@@ -77,10 +77,14 @@ def test_nothing_to_load(tmp_path: Path) -> None:
         Tokenizer(trained.byte_level()).encode(5)  # type: ignore[arg-type]
 
 
-def test_truncation_that_came_with_the_tokenizer_is_off() -> None:
+def test_truncation_and_padding_that_came_with_the_tokenizer_are_off_before_the_first_call() -> None:
+    """Were they switched off by the first call, two threads' first calls would collide."""
     inner = trained.byte_level()
     inner.backend_tokenizer.enable_truncation(3)
-    assert len(Tokenizer(inner).encode("hello world, isn't it?")) > 3
+    inner.backend_tokenizer.enable_padding(length=9)
+    Tokenizer(inner)
+    assert inner.backend_tokenizer.truncation is None
+    assert inner.backend_tokenizer.padding is None
 
 
 def test_many_threads_at_once(folder: Path) -> None:
