@@ -68,13 +68,15 @@ def test_no_chat_template() -> None:
         Tokenizer(trained.metaspace()).apply_chat_template([{"role": "user", "content": "hi"}])
 
 
-def test_nothing_to_load(tmp_path: Path) -> None:
+def test_what_cannot_be_loaded_or_encoded(tmp_path: Path) -> None:
     with pytest.raises(ModelNotSupported, match="no tokenizer could be loaded from"):
         Tokenizer(tmp_path)
     with pytest.raises(ModelNotSupported, match="a dict is not a tokenizer"):
         Tokenizer({})
     with pytest.raises(InvalidRequest, match="must be a string, not int"):
         Tokenizer(trained.byte_level()).encode(5)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="half of a surrogate pair"):
+        Tokenizer(trained.byte_level()).encode("a\ud800")
 
 
 def test_truncation_and_padding_that_came_with_the_tokenizer_are_off_before_the_first_call() -> None:

@@ -46,7 +46,10 @@ class Tokenizer:
         """Token ids of a text, by default with the special tokens that the model expects around a prompt."""
         if not isinstance(text, str):
             raise InvalidRequest(f"a text to encode must be a string, not {type(text).__name__}")
-        return list(self.inner.encode(text, add_special_tokens=add_special_tokens))
+        try:
+            return list(self.inner.encode(text, add_special_tokens=add_special_tokens))
+        except (TypeError, UnicodeEncodeError) as error:
+            raise InvalidRequest("the text is not Unicode: it holds half of a surrogate pair") from error
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of token ids.
