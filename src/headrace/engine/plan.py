@@ -102,6 +102,11 @@ class StepResult:
 class Runner(Protocol):
     """Executes plans: the torch runner on a real model, the simulated one on a cost model."""
 
+    @property
+    def vocab_size(self) -> int:
+        """Token ids are 0 … vocab_size - 1."""
+        ...
+
     def execute(self, plan: StepPlan) -> StepResult:
         """Compute the plan. Raises what the device raises; a plan may be executed again, whole or in parts."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -84,12 +84,13 @@ class SamplingParams:
         _integer("prompt_logprobs", self.prompt_logprobs, low=0, high=MAX_LOGPROBS, optional=True)
 
     def _normalise(self) -> None:
-        stop: Any = (self.stop,) if isinstance(self.stop, str) else self.stop
-        if not isinstance(stop, Sequence) or not all(isinstance(s, str) and s for s in stop):
-            raise InvalidParameter("stop", self.stop, "a string, or a sequence of strings that are not empty")
+        given: Any = self.stop
+        stop = (given,) if isinstance(given, str) else given
+        if not isinstance(stop, list | tuple) or not all(isinstance(s, str) and s for s in stop):
+            raise InvalidParameter("stop", self.stop, "a string, or a list of strings that are not empty")
         ids: Any = self.stop_token_ids
-        if isinstance(ids, str) or not isinstance(ids, Sequence) or not all(_is_int(i) and i >= 0 for i in ids):
-            raise InvalidParameter("stop_token_ids", ids, "a sequence of token ids of 0 or more")
+        if not isinstance(ids, list | tuple) or not all(_is_int(i) and i >= 0 for i in ids):
+            raise InvalidParameter("stop_token_ids", ids, "a list of token ids of 0 or more")
         bias: Any = self.logit_bias if self.logit_bias is not None else {}
         if not isinstance(bias, Mapping):
             raise InvalidParameter("logit_bias", bias, "a mapping from token id to a finite number")

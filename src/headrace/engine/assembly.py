@@ -1,0 +1,80 @@
+"""Puts an engine together: model, attention, memory, cache, scheduler, runner."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.config import EngineConfig
+from headrace.engine.cache.groups import CacheGroup, describe
+from headrace.engine.cache.kv_cache import KVCache
+from headrace.engine.core import EngineCore
+from headrace.engine.runner.startup import allocate_cache, with_defaults
+from headrace.engine.scheduler import Scheduler, SchedulerLimits, get_policy
+from headrace.model.loader import LoadedModel
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine that is ready to be started.
+
+    Attributes:
+        core: scheduler and runner. loaded: the model. groups: its cache groups.
+        config: with every None worked out.
+    """
+
+    core: EngineCore
+    loaded: LoadedModel
+    groups: tuple[CacheGroup, ...]
+    config: EngineConfig
+
+
+def assemble(
+    model: Any,
+    config: EngineConfig,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Engine:
+    """Load, wire, prove and size an engine.
+
+    Raises:
+        ModelNotSupported: with the class and the reason. ConfigError: a setting, or the memory, with the numbers.
+    """
+    from headrace.model.attention.registry import get
+    from headrace.model.loader import load
+    from headrace.model.paged_model import PagedModel
+    from headrace.model.proof import prove
+
+    policy = get_policy(config.scheduler, config.safety_margin)
+    loaded = load(
+        model, dtype=config.dtype, device=config.device, revision=revision, trust_remote_code=trust_remote_code
+    )
+    paged = PagedModel(loaded, get(config.attn_implementation))
+    try:
+        difference = prove(paged)
+        config, groups, size = allocate_cache(paged, with_defaults(config, loaded))
+    except BaseException:
+        paged.close()
+        raise
+    from headrace.engine.runner.torch_runner import TorchRunner
+
+    cache = KVCache(groups, size.num_blocks, config.block_size, config.enable_prefix_caching)
+    assert config.max_num_batched_tokens is not None and config.max_num_seqs is not None
+    limits = SchedulerLimits(config.max_num_batched_tokens, config.max_num_seqs)
+    core = EngineCore(
+        Scheduler(cache, policy, limits, clock), TorchRunner(paged, config.block_size), clock, config.check_integrity
+    )
+    _log.info(
+        "%s, %s on %s: %s; %s blocks of %d tokens in %.2f GB; %d tokens and %d requests a step; requests of up to %d "
+        "tokens; logits within %.1e of the model's own",
+        type(loaded.model).__name__, loaded.dtype, loaded.device, describe(groups), size.num_blocks, config.block_size,
+        size.num_bytes / 1e9, limits.max_num_batched_tokens, limits.max_num_seqs, size.max_model_len, difference,
+    )  # fmt: skip
+    return Engine(core, loaded, groups, config)

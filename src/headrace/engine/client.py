@@ -1,0 +1,212 @@
+"""The engine behind a thread: submit and cancel from anywhere, outputs through a handler per request.
+
+::
+
+    caller ── submit/cancel ──► inbox ──► engine thread: EngineCore.step() ──► outbox ──► dispatcher thread: handlers
+
+The engine thread never runs a handler, so nothing that a client does can make it wait (law 8); the dispatcher takes all
+outputs of a step in one go.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import Any, Literal
+
+from headrace.engine.core import EngineCore
+from headrace.engine.outputs import EngineOutput, FinishReason
+from headrace.engine.request import Request
+from headrace.errors import EngineDead, EngineStopped, HeadraceError, InvalidRequest, QueueFull, RequestCancelled
+
+_log = logging.getLogger(__name__)
+
+Handler = Callable[[EngineOutput], None]
+_Command = Callable[[], None]
+
+
+class EngineClient:
+    """Runs an engine core in a thread of its own. All methods may be called from any thread.
+
+    Every request whose `submit` returned gets exactly one terminal output, also when the engine is stopped or dies
+    (law 1). A handler that raises has its request cancelled and is not called again.
+
+    Args:
+        core: used by the engine thread alone from `start` on. max_queue_size: most requests that wait; None for any.
+    """
+
+    def __init__(self, core: EngineCore, max_queue_size: int | None = None) -> None:
+        """Not started yet."""
+        self._core = core
+        self._max_queue_size = max_queue_size
+        self._inbox: SimpleQueue[_Command] = SimpleQueue()
+        self._outbox: SimpleQueue[list[EngineOutput] | None] = SimpleQueue()
+        self._handlers: dict[str, Handler] = {}
+        self._lock = threading.Lock()  # guards _state, _cause, _handlers, and puts to the inbox against their end
+        self._state: Literal["new", "running", "stopping", "stopped", "dead"] = "new"
+        self._cause: BaseException | None = None
+        self._last_words: tuple[FinishReason, HeadraceError] = ("cancelled", EngineStopped("the engine was stopped"))
+        self._engine_thread = threading.Thread(target=self._run, name="headrace-engine", daemon=True)
+        self._dispatcher = threading.Thread(target=self._dispatch, name="headrace-outputs", daemon=True)
+
+    # ---------------------------------------------------------------- any thread
+
+    def start(self) -> None:
+        """Start the threads; EngineStopped when it ran before."""
+        with self._lock:
+            if self._state != "new":
+                raise EngineStopped("an engine is started once; make a new one")
+            self._state = "running"
+        self._engine_thread.start()
+        self._dispatcher.start()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether requests are accepted."""
+        return self._state == "running"
+
+    def submit(self, request: Request, handler: Handler) -> None:
+        """Hand over a request; `handler` gets its outputs, in order, on the dispatcher's thread.
+
+        Raises:
+            EngineStopped, EngineDead: at once. QueueFull: with the queue's length. InvalidRequest: the id is taken.
+        """
+        with self._lock:
+            self._raise_unless_running()
+            if request.request_id in self._handlers:
+                raise InvalidRequest(f"request id {request.request_id!r} is taken by a request that is still live")
+            waiting = self._core.scheduler.num_waiting + self._inbox.qsize()
+            if self._max_queue_size is not None and waiting >= self._max_queue_size:
+                raise QueueFull(f"{waiting} requests wait, max_queue_size is {self._max_queue_size}: try again later")
+            self._handlers[request.request_id] = handler
+            self._inbox.put(lambda: self._core.scheduler.add(request))
+
+    def cancel(self, request_id: str) -> None:
+        """End a request with finish_reason "cancelled"; harmless when it has ended already."""
+        error = RequestCancelled(f"request {request_id} was cancelled")
+        self._command(lambda: self._end([request_id], "cancelled", error))
+
+    def call(self, function: Callable[[EngineCore], Any], timeout_s: float = 60.0) -> Any:
+        """Run a function on the engine thread between two steps (directly when it does not run); returns its result."""
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function(self._core))
+            except BaseException as error:
+                future.set_exception(error)
+
+        if not self._command(run):
+            return function(self._core)
+        return future.result(timeout_s)
+
+    def stop(self, block: bool = True, timeout_s: float | None = None) -> bool:
+        """Stop after the step that is under way; live requests end with finish_reason "cancelled".
+
+        Returns whether the threads have ended.
+        """
+        with self._lock:
+            if self._state == "new":
+                self._state = "stopped"
+                self._core.runner.close()
+                return True
+            if self._state == "running":
+                self._state = "stopping"
+                self._inbox.put(lambda: None)  # wakes a thread that waits for work
+        if block and threading.current_thread() not in (self._engine_thread, self._dispatcher):
+            self._engine_thread.join(timeout_s)
+            self._dispatcher.join(timeout_s)
+        return not self._engine_thread.is_alive() and not self._dispatcher.is_alive()
+
+    def _raise_unless_running(self) -> None:
+        if self._state == "dead":
+            raise EngineDead(f"the engine died: {type(self._cause).__name__}: {self._cause}") from self._cause
+        if self._state != "running":
+            raise EngineStopped(f"the engine is {self._state}; it accepts requests only while it runs")
+
+    def _command(self, command: _Command) -> bool:
+        """Put a command into the inbox; False when no thread will take it."""
+        with self._lock:
+            if self._state != "running":
+                return False
+            self._inbox.put(command)
+            return True
+
+    # ---------------------------------------------------------------- the engine's thread
+
+    def _run(self) -> None:
+        cause: BaseException | None = None
+        try:
+            while self._state == "running":
+                self._take_commands(block=not self._core.scheduler.has_requests)
+                outputs = self._core.step()
+                if outputs:
+                    self._outbox.put(outputs)
+        except BaseException as error:
+            _log.exception("the engine died")
+            cause = error
+        self._shut_down(cause)
+
+    def _take_commands(self, block: bool) -> None:
+        try:
+            while True:
+                command = self._inbox.get(block)
+                command()
+                block = False
+        except Empty:
+            return
+
+    def _shut_down(self, cause: BaseException | None) -> None:
+        with self._lock:
+            self._state = "stopped" if cause is None else "dead"
+            self._cause = cause
+        error: HeadraceError = EngineStopped("the engine was stopped before this request ended")
+        if cause is not None:
+            error = EngineDead(f"the engine died: {type(cause).__name__}: {cause}")
+            error.__cause__ = cause
+        reason: FinishReason = "cancelled" if cause is None else "error"
+        try:
+            self._take_commands(block=False)
+            self._end(self._core.scheduler.live_request_ids(), reason, error)
+        except Exception:
+            _log.exception("the scheduler could not be emptied")
+        self._last_words = (reason, error)
+        self._outbox.put(None)
+        try:
+            self._core.runner.close()
+        except Exception:
+            _log.exception("the runner could not be closed")
+
+    def _end(self, request_ids: list[str], reason: FinishReason, error: HeadraceError) -> None:
+        outputs = [self._core.scheduler.end(request_id, reason, error) for request_id in request_ids]
+        self._outbox.put([output for output in outputs if output is not None])
+
+    # ---------------------------------------------------------------- the dispatcher's thread
+
+    def _dispatch(self) -> None:
+        while (outputs := self._outbox.get()) is not None:
+            for output in outputs:
+                self._hand_over(output)
+        reason, error = self._last_words
+        with self._lock:
+            lost = list(self._handlers)
+        for request_id in lost:  # even the scheduler no longer knows them; law 1 holds all the same
+            self._hand_over(EngineOutput(request_id, finish_reason=reason, error=error))
+
+    def _hand_over(self, output: EngineOutput) -> None:
+        with self._lock:
+            handler = self._handlers.get(output.request_id)
+            if output.finished:
+                self._handlers.pop(output.request_id, None)
+        if handler is None:
+            return
+        try:
+            handler(output)
+        except Exception:
+            _log.exception("the handler of request %s raised; the request is cancelled", output.request_id)
+            with self._lock:
+                self._handlers.pop(output.request_id, None)
+            self.cancel(output.request_id)

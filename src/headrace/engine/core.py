@@ -1,0 +1,80 @@
+"""The step loop: schedule, execute, update."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.engine.outputs import EngineOutput
+from headrace.engine.plan import Runner
+from headrace.engine.resilience import execute_in_halves
+from headrace.engine.scheduler import Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class StepTimes:
+    """Where one step's time went, in seconds, and what it held."""
+
+    schedule_s: float
+    execute_s: float
+    update_s: float
+    num_rows: int
+    num_tokens: int
+
+
+class EngineCore:
+    """Scheduler and runner of one engine. Used by one thread at a time.
+
+    Args:
+        scheduler: holds the requests. runner: executes plans. clock: seconds, monotonic.
+        check_integrity: check every invariant after every step, and raise on the first that is broken.
+
+    Attributes:
+        recent_steps: times of the last 4,096 steps. clock: the engine's.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, runner: Runner, clock: Callable[[], float], check_integrity: bool = False
+    ) -> None:
+        """Nothing to do yet."""
+        self.scheduler = scheduler
+        self.runner = runner
+        self.recent_steps: deque[StepTimes] = deque(maxlen=4096)
+        self.clock = clock
+        self._check = check_integrity
+
+    def step(self) -> list[EngineOutput]:
+        """Run one step; returns what there is to say of its requests."""
+        begin = self.clock()
+        plan = self.scheduler.schedule()
+        if not plan.rows:
+            if self.scheduler.has_requests:
+                raise RuntimeError(f"nothing can be scheduled, with {self.scheduler.dump_state()}")
+            return []
+        planned = self.clock()
+        result = execute_in_halves(self.runner, plan)
+        executed = self.clock()
+        outputs = self.scheduler.update(plan, result)
+        if self._check:
+            self.raise_if_broken()
+        end = self.clock()
+        self.recent_steps.append(
+            StepTimes(planned - begin, executed - planned, end - executed, len(plan.rows), plan.num_tokens)
+        )
+        return outputs
+
+    def raise_if_broken(self) -> None:
+        """Check the queues, the tables, the pools and the prefix tree (law 10); RuntimeError names what is wrong."""
+        problems = self.scheduler.check()
+        if problems:
+            raise RuntimeError("the engine's state is inconsistent: " + "; ".join(problems))
+
+    def dump_state(self) -> dict[str, Any]:
+        """Scheduler, cache and the last step's times, as plain data."""
+        state = self.scheduler.dump_state()
+        if self.recent_steps:
+            last = self.recent_steps[-1]
+            state["last_step"] = {name: getattr(last, name) for name in StepTimes.__slots__}
+        return state

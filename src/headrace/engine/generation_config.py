@@ -1,0 +1,83 @@
+"""From transformers' GenerationConfig to SamplingParams: every field is honoured, neutral, or refused by name (law 6)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.engine.sampling_params import SamplingParams
+from headrace.errors import InvalidParameter
+
+_REFUSED: dict[str, tuple[Any, ...]] = {
+    "num_beams": (None, 1),
+    "num_beam_groups": (None, 1),
+    "penalty_alpha": (None, 0.0),
+    "dola_layers": (None,),
+    "typical_p": (None, 1.0),
+    "epsilon_cutoff": (None, 0.0),
+    "eta_cutoff": (None, 0.0),
+    "top_h": (None, 1.0),
+    "no_repeat_ngram_size": (None, 0),
+    "encoder_no_repeat_ngram_size": (None, 0),
+    "encoder_repetition_penalty": (None, 1.0),
+    "bad_words_ids": (None,),
+    "forced_bos_token_id": (None,),
+    "forced_eos_token_id": (None,),
+    "suppress_tokens": (None, []),
+    "begin_suppress_tokens": (None, []),
+    "exponential_decay_length_penalty": (None,),
+    "guidance_scale": (None, 1.0),
+    "watermarking_config": (None,),
+    "stop_strings": (None, []),
+    "prompt_lookup_num_tokens": (None,),
+    "max_time": (None,),
+}
+"""Fields that change what is generated and that headrace does not do, each with the values that ask for nothing."""
+
+
+def sampling_params_from(config: Any, model_eos: frozenset[int]) -> tuple[SamplingParams, frozenset[int]]:
+    """The sampling parameters and end-of-sequence ids that a GenerationConfig asks for.
+
+    Args:
+        config: a transformers GenerationConfig. model_eos: ids to use where it names none.
+
+    Raises:
+        InvalidParameter: it asks for something that is not done here; names the field.
+    """
+    for name, neutral in _REFUSED.items():
+        value = getattr(config, name, None)
+        if value not in neutral:
+            hint = "use LLM, which has a tokenizer" if name == "stop_strings" else f"leave it at {neutral[-1]!r}"
+            raise InvalidParameter(name, value, f"headrace does not do this; {hint}")
+    sampled = {}
+    if getattr(config, "do_sample", False):
+        sampled = {
+            "temperature": _or(config.temperature, 1.0),
+            "top_k": _or(config.top_k, 50),  # transformers' own default
+            "top_p": _or(config.top_p, 1.0),
+            "min_p": _or(config.min_p, 0.0),
+        }
+    params = SamplingParams(
+        **{"temperature": 0.0, **sampled},
+        max_tokens=_or(config.max_new_tokens, 20),  # transformers' own default
+        min_tokens=_or(config.min_new_tokens, 0),
+        n=_or(config.num_return_sequences, 1),
+        repetition_penalty=_or(config.repetition_penalty, 1.0),
+        logit_bias=_single_token_bias(getattr(config, "sequence_bias", None)),
+    )
+    eos = config.eos_token_id
+    if eos is None:
+        return params, model_eos
+    return params, frozenset(i for i in (eos if isinstance(eos, list | tuple) else [eos]) if i >= 0)
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _single_token_bias(bias: Any) -> dict[int, float]:
+    """`sequence_bias` of single tokens is a logit bias; longer sequences are refused."""
+    entries = dict(bias) if isinstance(bias, dict) else {tuple(ids): value for ids, value in bias or ()}
+    longer = [ids for ids in entries if len(ids) != 1]
+    if longer:
+        raise InvalidParameter("sequence_bias", longer, "headrace biases single tokens only")
+    return {ids[0]: value for ids, value in entries.items()}

@@ -1,0 +1,125 @@
+"""From what a caller asks to requests that the engine accepts: every check of a request, in one place."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.engine.request import Request
+from headrace.engine.sampling_params import SamplingParams
+from headrace.errors import EmptyPrompt, InvalidParameter, InvalidRequest, PromptTooLong, TokenOutOfRange
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_MASK = 2**64 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeLimits:
+    """What a request must fit.
+
+    Attributes:
+        vocab_size: token ids are 0 … vocab_size - 1.
+        max_model_len: most tokens, prompt and output; such a request also fits the cache alone (law 5).
+        eos_token_ids: the model's end-of-sequence ids.
+    """
+
+    vocab_size: int
+    max_model_len: int
+    eos_token_ids: frozenset[int]
+
+
+class Intake:
+    """Checks prompts and parameters, and makes the requests of one engine. Thread-safe.
+
+    Args:
+        limits: of the engine. clock: the engine's. seeds: 64 random bits for requests without a seed.
+    """
+
+    def __init__(
+        self,
+        limits: IntakeLimits,
+        clock: Callable[[], float],
+        seeds: Callable[[], int] = lambda: random.getrandbits(64),
+    ) -> None:
+        """Ids count from 0."""
+        self.limits = limits
+        self._clock = clock
+        self._seeds = seeds
+        self._numbers: Iterator[int] = itertools.count()
+
+    def new_request_id(self) -> str:
+        """An id that no other call of this engine returns."""
+        return f"req-{next(self._numbers)}"
+
+    def requests(
+        self,
+        prompt_token_ids: Sequence[int],
+        params: SamplingParams,
+        request_id: str,
+        cache_salt: str | None = None,
+        eos_token_ids: frozenset[int] | None = None,
+    ) -> list[Request]:
+        """The `params.n` sequences of one request; with several, their ids end in #0, #1, …
+
+        Raises:
+            EmptyPrompt, PromptTooLong, TokenOutOfRange, InvalidParameter: with the numbers and what would work.
+        """
+        prompt = self._checked_prompt(prompt_token_ids)
+        self._check_params(params)
+        now, seed = self._clock(), params.seed if params.seed is not None else self._seeds()
+        eos = self.limits.eos_token_ids if eos_token_ids is None else eos_token_ids
+        return [
+            Request(
+                request_id if params.n == 1 else f"{request_id}#{i}",
+                prompt,
+                params,
+                # Sequence 0 draws what n = 1 would draw; the others' seeds are a Weyl sequence from there.
+                (seed + i * _GOLDEN) & _MASK,
+                eos,
+                self.limits.max_model_len,
+                now,
+                cache_salt,
+            )
+            for i in range(params.n)
+        ]
+
+    def _checked_prompt(self, given: Any) -> list[int]:
+        if hasattr(given, "tolist"):  # numpy and torch
+            given = given.tolist()
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            raise InvalidRequest(f"a prompt must be a sequence of token ids here, not {type(given).__name__}")
+        prompt = list(given)
+        if not prompt:
+            raise EmptyPrompt("the prompt is empty; it needs at least one token")
+        if not all(isinstance(token, int) and not isinstance(token, bool) for token in prompt):
+            wrong = next(token for token in prompt if not isinstance(token, int) or isinstance(token, bool))
+            raise InvalidRequest(f"a prompt must be a flat sequence of integers; it holds {wrong!r}")
+        low, high = min(prompt), max(prompt)
+        if low < 0 or high >= self.limits.vocab_size:
+            wrong = low if low < 0 else high
+            raise TokenOutOfRange(
+                f"token id {wrong} is out of range: the model has ids 0 to {self.limits.vocab_size - 1}"
+            )
+        if len(prompt) >= self.limits.max_model_len:
+            raise PromptTooLong(
+                f"the prompt has {len(prompt)} tokens; at most {self.limits.max_model_len - 1} leave room for an answer "
+                f"(max_model_len={self.limits.max_model_len})"
+            )
+        return prompt
+
+    def _check_params(self, params: SamplingParams) -> None:
+        if not isinstance(params, SamplingParams):
+            raise InvalidRequest(f"sampling_params must be a SamplingParams, not {type(params).__name__}")
+        vocab = self.limits.vocab_size
+        for name, ids in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
+            wrong = [token for token in ids if token >= vocab]
+            if wrong:
+                raise InvalidParameter(name, wrong, f"token ids below the model's {vocab}")
+        most = vocab - 1
+        for name in ("logprobs", "prompt_logprobs"):
+            value = getattr(params, name)
+            if value is not None and value > most:
+                raise InvalidParameter(name, value, f"at most {most}, the model's other tokens")

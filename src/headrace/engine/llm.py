@@ -1,0 +1,264 @@
+"""`LLM`: a model, its tokenizer and an engine, for Python."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from queue import SimpleQueue
+from typing import Any
+
+from headrace.config import EngineConfig
+from headrace.engine.assembly import assemble
+from headrace.engine.client import EngineClient
+from headrace.engine.handle import RequestHandle
+from headrace.engine.intake import Intake, IntakeLimits
+from headrace.engine.progress import ProgressBar
+from headrace.engine.results import RequestOutput, StreamDelta
+from headrace.engine.sampling_params import SamplingParams
+from headrace.errors import InvalidParameter, InvalidRequest
+from headrace.text import Tokenizer
+
+Prompt = str | Sequence[int]
+Message = Mapping[str, Any]
+
+
+class LLM:
+    """Generates with any decoder of transformers, many requests at a time.
+
+    ::
+
+        with LLM("builtin") as llm:
+            print(llm.generate("Who lives in the mill?")[0].outputs[0].text)
+
+    All methods may be called from any thread.
+
+    Args:
+        model: a folder, a hub id, "builtin", or a transformers PreTrainedModel, which is usable again after `close`.
+        tokenizer: a transformers tokenizer, a folder or a hub id; by default the model's own. A model object has none:
+            without a tokenizer prompts are token ids and outputs have no text.
+        revision: of a hub id. trust_remote_code: run code that comes with the checkpoint.
+        settings: fields of EngineConfig.
+
+    Raises:
+        ModelNotSupported, ConfigError: with the reason and the numbers.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        *,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        **settings: Any,
+    ) -> None:
+        """Load the model and start its engine."""
+        config = EngineConfig.from_settings(settings)
+        engine = assemble(model, config, revision=revision, trust_remote_code=trust_remote_code)
+        self.config = engine.config
+        self._client = EngineClient(engine.core, engine.config.max_queue_size)
+        try:
+            source = engine.loaded.source if tokenizer is None else tokenizer
+            self._tokenizer = _tokenizer(source, revision, trust_remote_code, explicit=tokenizer is not None)
+        except BaseException:
+            self._client.stop()
+            raise
+        length = engine.config.max_model_len
+        assert length is not None
+        eos = engine.loaded.eos_token_ids or frozenset(self._tokenizer.eos_token_ids if self._tokenizer else ())
+        vocab_size = engine.core.runner.vocab_size
+        self._intake = Intake(IntakeLimits(vocab_size, length, eos), engine.core.clock)
+        self._client.start()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer; InvalidRequest when there is none."""
+        if self._tokenizer is None:
+            raise InvalidRequest("this LLM has no tokenizer: pass tokenizer=..., or prompts as token ids")
+        return self._tokenizer
+
+    # ---------------------------------------------------------------- generating
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        progress: bool = False,
+    ) -> list[RequestOutput]:
+        """Complete prompts; returns one output per prompt, in order.
+
+        A prompt that cannot be served (empty, too long, …) gets an output with its `error`; the others are not
+        disturbed.
+
+        Args:
+            prompts: one or several, each a text or token ids.
+            sampling_params: for all, or one per prompt.
+            progress: show a bar with tokens per second on standard error.
+
+        Raises:
+            EngineStopped, EngineDead: nothing is accepted any more.
+        """
+        listed = [prompts] if isinstance(prompts, str) or _is_token_ids(prompts) else list(prompts)
+        return self._run_all(listed, lambda prompt: prompt, sampling_params, progress)
+
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        progress: bool = False,
+    ) -> list[RequestOutput]:
+        """Answer one conversation, or several: as `generate`, over the model's chat template."""
+        many = [messages] if messages and isinstance(messages[0], Mapping) else list(messages)
+        return self._run_all(many, self.chat_prompt, sampling_params, progress)
+
+    def chat_prompt(self, messages: Any) -> list[int]:
+        """Token ids of a conversation, up to the opening of the assistant's answer."""
+        return self.tokenizer.apply_chat_template(messages)
+
+    def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Iterator[StreamDelta]:
+        """Complete one prompt and yield its pieces as they come; closing the iterator cancels the request.
+
+        Raises:
+            What `submit` raises, at the call; the request's error when it fails on the way.
+        """
+        handle = self.submit(prompt, sampling_params, streaming=True)
+
+        def pieces() -> Iterator[StreamDelta]:
+            try:
+                yield from handle.deltas()
+            finally:
+                if not handle.done:
+                    handle.cancel()
+
+        return pieces()
+
+    def submit(
+        self,
+        prompt: Prompt,
+        sampling_params: SamplingParams | None = None,
+        *,
+        request_id: str | None = None,
+        cache_salt: str | None = None,
+        streaming: bool = False,
+    ) -> RequestHandle:
+        """Start one request and return at once.
+
+        Args:
+            prompt: a text or token ids. request_id: an own id, unique among live requests.
+            cache_salt: share cached prefixes only with requests of the same salt.
+            streaming: keep the text up to date for `RequestHandle.deltas`.
+
+        Raises:
+            InvalidRequest and its kinds, QueueFull, EngineStopped, EngineDead.
+        """
+        params = SamplingParams() if sampling_params is None else sampling_params
+        token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        name = self._intake.new_request_id() if request_id is None else request_id
+        requests = self._intake.requests(token_ids, params, name, cache_salt)
+        if params.stop and self._tokenizer is None:
+            raise InvalidParameter("stop", params.stop, "stop strings need a tokenizer; use stop_token_ids")
+        handle = RequestHandle(name, requests, self._client.cancel, self._tokenizer, streaming)
+        try:
+            for request in requests:
+                self._client.submit(request, handle.take)
+        except BaseException:
+            handle.cancel()
+            raise
+        return handle
+
+    def as_completed(self, handles: Iterable[RequestHandle]) -> Iterator[RequestHandle]:
+        """Yield handles in the order in which their requests end."""
+        ended: SimpleQueue[RequestHandle] = SimpleQueue()
+        count = 0
+        for handle in handles:
+            handle.on_done(ended.put)
+            count += 1
+        for _ in range(count):
+            yield ended.get()
+
+    def _run_all(
+        self,
+        inputs: Sequence[Any],
+        to_prompt: Callable[[Any], Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None,
+        progress: bool,
+    ) -> list[RequestOutput]:
+        params = _one_each(sampling_params, len(inputs))
+        results: list[RequestOutput | None] = [None] * len(inputs)
+        places: dict[str, int] = {}
+        handles = []
+        try:
+            for i, (given, settings) in enumerate(zip(inputs, params, strict=True)):
+                try:
+                    handles.append(self.submit(to_prompt(given), settings))
+                    places[handles[-1].request_id] = i
+                except InvalidRequest as error:
+                    results[i] = RequestOutput(self._intake.new_request_id(), (), (), error=error)
+            with ProgressBar(len(inputs), sys.stderr if progress else None) as bar:
+                bar.advance(len(inputs) - len(handles), 0)
+                for handle in self.as_completed(handles):
+                    output = results[places[handle.request_id]] = handle.result()
+                    bar.advance(1, sum(len(completion.token_ids) for completion in output.outputs))
+        except BaseException:
+            for handle in handles:
+                handle.cancel()
+            raise
+        return [output for output in results if output is not None]
+
+    # ---------------------------------------------------------------- the engine
+
+    def dump_state(self) -> dict[str, Any]:
+        """Scheduler and cache, between two steps, as plain data."""
+        state: dict[str, Any] = self._client.call(lambda core: core.dump_state())
+        return state
+
+    def check_integrity(self) -> None:
+        """Check every invariant of queues, tables, pools and prefix tree; RuntimeError names what is broken."""
+        self._client.call(lambda core: core.raise_if_broken())
+
+    @property
+    def is_running(self) -> bool:
+        """Whether requests are accepted."""
+        return self._client.is_running
+
+    def close(self) -> None:
+        """Stop the engine; live requests end as cancelled, the model is given back. Harmless when repeated."""
+        self._client.stop()
+
+    def __enter__(self) -> LLM:
+        """The LLM itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+
+def _tokenizer(source: Any, revision: str | None, trust_remote_code: bool, explicit: bool) -> Tokenizer | None:
+    """The tokenizer of a source; a model's folder without one is no error, an explicit source without one is."""
+    if source is None:
+        return None
+    try:
+        return Tokenizer(source, revision=revision, trust_remote_code=trust_remote_code)
+    except Exception:
+        if explicit:
+            raise
+        return None
+
+
+def _is_token_ids(prompts: Any) -> bool:
+    if hasattr(prompts, "tolist"):
+        return getattr(prompts, "ndim", 1) == 1
+    return bool(len(prompts)) and isinstance(prompts[0], int)
+
+
+def _one_each(given: SamplingParams | Sequence[SamplingParams] | None, count: int) -> Sequence[SamplingParams]:
+    if given is None:
+        return [SamplingParams()] * count
+    if isinstance(given, SamplingParams):
+        return [given] * count
+    if len(given) != count:
+        raise InvalidRequest(f"{len(given)} sampling_params for {count} prompts: pass one, or one per prompt")
+    return given

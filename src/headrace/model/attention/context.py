@@ -1,0 +1,67 @@
+"""The paged cache's answer to a model's attention calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from headrace.model.attention.interface import AttentionBatch, AttentionImplementation, LayerSpec
+
+
+class PagedContext:
+    """Cache tensors of every layer, and the batch of the step that is under way.
+
+    One engine's thread alone calls it.
+
+    Args:
+        implementation: computes attention, and owns the cache's layout. layers: every attention layer.
+    """
+
+    def __init__(self, implementation: AttentionImplementation, layers: Sequence[LayerSpec]) -> None:
+        """Without cache tensors yet."""
+        self.implementation = implementation
+        self.layers = tuple(layers)
+        self.num_groups = 1 + max(layer.group for layer in layers)
+        self._caches: list[Any] = []
+        self._batches: Sequence[AttentionBatch] = ()
+
+    def allocate(self, num_blocks: Sequence[int], block_size: int, dtype: torch.dtype, device: torch.device) -> None:
+        """Make every layer's cache, `num_blocks[group]` blocks each; on failure nothing is kept, and it raises."""
+        self._caches = []
+        caches = []
+        for layer in self.layers:
+            caches.append(self.implementation.allocate(layer, num_blocks[layer.group], block_size, dtype, device))
+        self._caches = caches
+
+    def release(self) -> None:
+        """Drop the cache tensors."""
+        self._caches = []
+
+    def zero_blocks(self, blocks: Sequence[Sequence[int]], device: torch.device) -> None:
+        """Zero blocks, given per group, in every layer."""
+        ids = [torch.tensor(list(group), dtype=torch.int64, device=device) for group in blocks]
+        for layer, cache in zip(self.layers, self._caches, strict=True):
+            if len(ids[layer.group]):
+                self.implementation.zero_blocks(cache, ids[layer.group])
+
+    @contextmanager
+    def step(self, batches: Sequence[AttentionBatch]) -> Iterator[None]:
+        """Answer the attention calls of one forward pass over `batches`, one per group."""
+        for group, batch in enumerate(batches):
+            self.implementation.prepare(batch, [layer for layer in self.layers if layer.group == group])
+        self._batches = batches
+        try:
+            yield
+        finally:
+            self._batches = ()
+
+    def attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sinks: torch.Tensor | None, layer: int
+    ) -> torch.Tensor:
+        """Answer one layer's call."""
+        spec = self.layers[layer]
+        batch = self._batches[spec.group]
+        return self.implementation.forward(query, key, value, sinks, spec, self._caches[layer], batch)
