@@ -1,0 +1,78 @@
+"""The command `headrace`: finds the subcommand, shows errors, gives the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+from headrace import __version__
+from headrace.errors import ConfigError, HeadraceError, InvalidRequest, ModelNotSupported
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+
+class Command(NamedTuple):
+    """A subcommand: a module with `add_arguments(parser)` and `run(arguments) -> exit code`."""
+
+    module: str
+    summary: str
+
+
+COMMANDS = {
+    "generate": Command("headrace.cli.generate", "complete prompts, from the command line or a file of JSON lines"),
+    "chat": Command("headrace.cli.chat", "talk with a model in the terminal"),
+    "bench": Command("headrace.cli.bench", "measure engines side by side"),
+    "doctor": Command("headrace.cli.doctor", "what this machine has, and what of headrace would run on it"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code: 0 good, 1 failed, 2 wrong usage or settings, 130 interrupted."""
+    arguments_given = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser(arguments_given)
+    arguments = parser.parse_args(arguments_given)
+    if arguments.version:
+        print(f"headrace {__version__}")
+        return 0
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        return USAGE_ERROR
+    try:
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()
+        return code
+    except HeadraceError as error:
+        print(f"headrace: error: {error}", file=sys.stderr)
+        return USAGE_ERROR if isinstance(error, ConfigError | InvalidRequest | ModelNotSupported) else 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has left. Without this, Python's own flush at exit would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of all commands; only the module of the one that is called is imported."""
+    parser = argparse.ArgumentParser(
+        prog="headrace", description="Serves large language models by continuous batching.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    called = next((argument for argument in argv if not argument.startswith("-")), None)
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(name, help=command.summary, description=command.summary, allow_abbrev=False)
+        if name == called:
+            module = import_module(command.module)
+            module.add_arguments(sub)
+            sub.set_defaults(run=module.run)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
