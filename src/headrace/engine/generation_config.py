@@ -1,4 +1,4 @@
-"""From transformers' GenerationConfig to SamplingParams: every field is honoured, neutral, or refused by name (law 6)."""
+"""From transformers' GenerationConfig to SamplingParams: each field is honoured, neutral or refused by name (law 6)."""
 
 from __future__ import annotations
 

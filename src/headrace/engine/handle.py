@@ -78,13 +78,17 @@ class RequestHandle:
             self._add_tokens(completion, output)
             if output.finished and completion.finish_reason is None:
                 self._end(completion, output.finish_reason, output.stop_reason)
-            if completion.finish_reason is not None:
+            if not self._runs(completion):
                 self._take_ending(output)
             done = self.done
             self._changed.notify_all()
         if done:
             for callback in self._callbacks:
                 callback(self)
+
+    @staticmethod
+    def _runs(completion: _Completion) -> bool:
+        return completion.finish_reason is None
 
     def _add_tokens(self, completion: _Completion, output: EngineOutput) -> None:
         kept = len(output.new_token_ids)

@@ -105,7 +105,7 @@ class Intake:
             )
         if len(prompt) >= self.limits.max_model_len:
             raise PromptTooLong(
-                f"the prompt has {len(prompt)} tokens; at most {self.limits.max_model_len - 1} leave room for an answer "
+                f"the prompt has {len(prompt)} tokens; {self.limits.max_model_len - 1} leave room for an answer "
                 f"(max_model_len={self.limits.max_model_len})"
             )
         return prompt

@@ -1,8 +1,8 @@
 """The interface of transformers' continuous batching, over headrace's engine.
 
-Who calls `model.generate_batch(inputs, ...)` calls `headrace.generate_batch(model, inputs, ...)` instead; the manager has
-the same methods as transformers'. Differences: bad input raises at once, or ends its own request alone, with a message;
-each request has its own sampling settings; a result that waits for another reader is kept, not put back in line.
+Who calls `model.generate_batch(inputs, ...)` calls `headrace.generate_batch(model, inputs, ...)` instead; the manager
+has the same methods as transformers'. Differences: bad input raises at once, or ends its own request alone, with a
+message; each request has its own sampling settings; a result for another reader is kept, not put back in line.
 """
 
 from __future__ import annotations

@@ -1,31 +1,32 @@
 """A transformers model whose attention reads and writes the paged cache; everything else is its own code.
 
-Loading it proves it: what its attention asks for is recorded in one forward pass (`recorder`), and the logits of packed,
-chunked and decoded tokens are compared with the model's own on the same tokens (`proof`). A model that differs is
-refused with the figure.
+What its attention asks for is recorded in one forward pass (`recorder`); that the whole gives the model's own logits is
+proven before it serves (`proof`).
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from headrace.errors import ModelNotSupported
 from headrace.model.attention.context import PagedContext
-from headrace.model.attention.interface import AttentionImplementation
+from headrace.model.attention.interface import AttentionImplementation, LayerSpec
 from headrace.model.attention.op import (
     IMPLEMENTATION_NAME,
     AttentionTag,
     register_context,
     register_with_transformers,
-    replace_context,
 )
 from headrace.model.batch import StepInputs
 from headrace.model.loader import LoadedModel
-from headrace.model.recorder import Recorder, record_layers
+from headrace.model.recorder import record
+
+_PROBE_TOKENS = 5
 
 
 class PagedModel:
@@ -41,53 +42,60 @@ class PagedModel:
     """
 
     def __init__(self, loaded: LoadedModel, implementation: AttentionImplementation) -> None:
-        """Wire the model and learn its attention layers; cache tensors come with `context.allocate`."""
+        """Learn the model's attention layers and wire them; cache tensors come with `context.allocate`."""
         self.loaded = loaded
         self._model = loaded.model
-        self._parameters = _check_forward(self._model)
-        self._original = self._model.config._attn_implementation
-        self._tagged: list[Any] = []
-        recorder = Recorder(self._model.config)
-        self._handle = register_context(recorder)
+        self._accepted = _accepted_options(self._model)
+        self._original: str = self._model.config._attn_implementation
+        self._tags: dict[Any, AttentionTag] = {}
         try:
-            self._switch_attention(recorder)
-            self.layers, self.vocab_size = record_layers(self, recorder)
+            self.layers, calls = self._learn()
+            self.context = PagedContext(implementation, self.layers)
+            self._wire(calls, register_context(self.context))
         except BaseException:
             self.close()
             raise
-        self.context = PagedContext(implementation, self.layers)
-        replace_context(self._handle, self.context)
-        for module, layer in zip(recorder.modules, self.layers, strict=True):
-            tag: Any = module.headrace_tag
-            tag.layer, tag.recorder = layer.index, None
 
-    def _switch_attention(self, recorder: Recorder) -> None:
-        register_with_transformers()
-        for module in self._model.modules():
-            if hasattr(module, "headrace_tag"):
-                raise ModelNotSupported(
-                    f"this {type(self._model).__name__} object is in use by another headrace engine; close that first"
-                )
-        for module in self._model.modules():
-            module.headrace_tag = AttentionTag(self._handle, recorder)
-            self._tagged.append(module)
-        self._model.set_attn_implementation(IMPLEMENTATION_NAME)
-        if self._model.config.get_text_config(decoder=True)._attn_implementation != IMPLEMENTATION_NAME:
+    def _learn(self) -> tuple[list[LayerSpec], list[Any]]:
+        """The layers, cache groups numbered, and the module of each. Full attention, where there is any, is group 0."""
+        if any(hasattr(module, "headrace_tag") for module in self._model.modules()):
             raise ModelNotSupported(
-                f"{type(self._model).__name__} does not support transformers' attention interface, through which "
-                "headrace gives a model its paged cache"
+                f"this {type(self._model).__name__} object is in use by another headrace engine; close that first"
             )
+        device = self.loaded.device
+        positions = torch.arange(_PROBE_TOKENS, device=device)[None]
+        found: list[torch.Tensor] = []
+        recorder = record(
+            self._model, lambda: found.append(self.raw_forward(positions % self.loaded.vocab_size, positions, [0]))
+        )
+        self.vocab_size = found[0].shape[-1]
+        reaches = sorted({(layer.window or 0, layer.chunk or 0) for layer in recorder.layers})
+        layers = [
+            replace(layer, group=reaches.index((layer.window or 0, layer.chunk or 0))) for layer in recorder.layers
+        ]
+        return layers, recorder.calls
+
+    def _wire(self, calls: Sequence[Any], handle: int) -> None:
+        for layer, module in enumerate(calls):
+            tag = self._tags.setdefault(module, AttentionTag(handle))
+            tag.layers.append(layer)
+            module.headrace_tag = tag
+        register_with_transformers()
+        self._model.set_attn_implementation(IMPLEMENTATION_NAME)
 
     def forward(self, inputs: StepInputs, rows: Sequence[int]) -> torch.Tensor:
         """Logits [len(rows), V] of the tokens at indices `rows` of the packed step."""
+        for tag in self._tags.values():
+            tag.next_call = 0
         with torch.inference_mode(), self.context.step(inputs.batches):
             return self.raw_forward(inputs.input_ids, inputs.position_ids, rows)
 
     def raw_forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
         """The model's own forward under whatever attention is set: ids, positions [1, T] → logits [len(rows), V]."""
         keep = torch.tensor(list(rows), dtype=torch.int64, device=input_ids.device)
-        options: dict[str, Any] = {"position_ids": position_ids, "use_cache": False, "logits_to_keep": keep}
-        options = {name: value for name, value in options.items() if name in self._parameters}
+        options: dict[str, Any] = {"position_ids": position_ids, "use_cache": False}
+        if "logits_to_keep" in self._accepted:
+            options["logits_to_keep"] = keep
         logits: torch.Tensor = self._model(input_ids=input_ids, **options).logits[0]
         return logits if "logits_to_keep" in options else logits[keep]
 
@@ -103,24 +111,25 @@ class PagedModel:
 
     def close(self) -> None:
         """Give the model back with its own attention; harmless when repeated."""
-        for module in self._tagged:
+        for module in self._tags:
             if hasattr(module, "headrace_tag"):
                 del module.headrace_tag
-        if self._tagged:
+        self._tags = {}
+        if self._model.config._attn_implementation.startswith(IMPLEMENTATION_NAME):
             self._model.set_attn_implementation(self._original)
-        self._tagged = []
         if hasattr(self, "context"):
             self.context.release()
 
 
-def _check_forward(model: Any) -> frozenset[str]:
+def _accepted_options(model: Any) -> frozenset[str]:
     """Names of the forward's parameters; refuses models that cannot be fed packed sequences."""
     name = type(model).__name__
     if getattr(model.config, "is_encoder_decoder", False):
         raise ModelNotSupported(f"{name} is an encoder-decoder; headrace runs decoders")
-    parameters = frozenset(inspect.signature(model.forward).parameters)
-    if "position_ids" not in parameters:
+    parameters = inspect.signature(model.forward).parameters
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    if "position_ids" not in parameters and not takes_any:
         raise ModelNotSupported(
             f"{name} takes no position_ids, so requests cannot be packed into one sequence with their own positions"
         )
-    return parameters
+    return frozenset(parameters)

@@ -1,7 +1,7 @@
 """Works out the settings that were left open, from the model and from the memory that is there.
 
-When the memory turns out not to be there, it steps down: a smaller step, then fewer blocks, then a half-precision cache;
-each step is logged, and the last error carries the numbers.
+When the memory turns out not to be there, it steps down: a smaller step, then fewer blocks, then a half-precision
+cache; each step is logged, and the last error carries the numbers.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _attempts(config: EngineConfig, paged: PagedModel) -> Iterator[_Attempt]:
 
 
 def _activation_bytes(config: EngineConfig, paged: PagedModel) -> int:
-    """What a step needs beside the cache, by a rule of thumb: some 16 hidden vectors a token, logits twice in float32."""
+    """What a step needs beside the cache, by a rule of thumb: 16 hidden vectors a token, logits twice in float32."""
     text = paged.loaded.model.config.get_text_config(decoder=True)
     assert config.max_num_batched_tokens and config.max_num_seqs
     hidden = config.max_num_batched_tokens * int(text.hidden_size) * 16 * paged.loaded.dtype.itemsize

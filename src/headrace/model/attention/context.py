@@ -31,10 +31,8 @@ class PagedContext:
     def allocate(self, num_blocks: Sequence[int], block_size: int, dtype: torch.dtype, device: torch.device) -> None:
         """Make every layer's cache, `num_blocks[group]` blocks each; on failure nothing is kept, and it raises."""
         self._caches = []
-        caches = []
-        for layer in self.layers:
-            caches.append(self.implementation.allocate(layer, num_blocks[layer.group], block_size, dtype, device))
-        self._caches = caches
+        allocate = self.implementation.allocate
+        self._caches = [allocate(layer, num_blocks[layer.group], block_size, dtype, device) for layer in self.layers]
 
     def release(self) -> None:
         """Drop the cache tensors."""

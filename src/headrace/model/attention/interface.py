@@ -84,7 +84,7 @@ class AttentionImplementation(Protocol):
     def allocate(
         self, layer: LayerSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
     ) -> Any:
-        """Make one layer's zeroed cache of `num_blocks` blocks. Raises MemoryError or RuntimeError when it does not fit."""
+        """Make one layer's zeroed cache of `num_blocks` blocks; MemoryError or RuntimeError when it does not fit."""
         ...
 
     def zero_blocks(self, cache: Any, blocks: torch.Tensor) -> None:

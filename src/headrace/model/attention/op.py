@@ -15,44 +15,42 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
+
+from headrace.model.attention.context import PagedContext
 
 IMPLEMENTATION_NAME = "headrace"
 """The name under which transformers knows this attention."""
 
 
-class AttentionContext(Protocol):
-    """Answers the attention calls of one loaded model: a recorder at load, the paged cache afterwards."""
-
-    def attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sinks: torch.Tensor | None, layer: int
-    ) -> torch.Tensor:
-        """[T, H, D], [T, K, D], [T, K, E] → [T, H, E] for attention layer `layer`."""
-        ...
-
-
 class AttentionTag:
-    """What `attention_function` finds on an attention module: whose it is and which layer.
+    """What `attention_function` finds on an attention module: whose cache it uses and which layers its calls are.
 
     Attributes:
-        handle: number of the context, also known inside traced code.
-        layer: place of the module's call in the forward pass; None while the loader is still recording.
-        recorder: sees the calls, with their keyword arguments, while the loader learns the model.
+        handle: number of the context. layers: of its calls within one forward pass, in order.
+        next_call: place in `layers` of the call that comes next; reset before every pass when there are several.
     """
 
-    __slots__ = ("handle", "layer", "recorder")
+    __slots__ = ("handle", "layers", "next_call")
 
-    def __init__(self, handle: int, recorder: Any = None) -> None:
-        """A tag of a module whose layer is not known yet."""
+    def __init__(self, handle: int) -> None:
+        """Without layers yet."""
         self.handle = handle
-        self.layer: int | None = None
-        self.recorder = recorder
+        self.layers: list[int] = []
+        self.next_call = 0
+
+    def layer(self) -> int:
+        """The layer of the call that is being made."""
+        if len(self.layers) == 1:
+            return self.layers[0]
+        self.next_call += 1
+        return self.layers[self.next_call - 1]
 
 
-_contexts: weakref.WeakValueDictionary[int, AttentionContext] = weakref.WeakValueDictionary()
+_contexts: weakref.WeakValueDictionary[int, PagedContext] = weakref.WeakValueDictionary()
 _handles = itertools.count()
 _library: Any = torch.library.Library("headrace", "DEF")  # type: ignore[no-untyped-call]  # torch has no types here
 _library.define("paged_attention(Tensor q, Tensor k, Tensor v, Tensor? sinks, int context, int layer) -> Tensor")
@@ -60,13 +58,13 @@ _library.define("paged_attention(Tensor q, Tensor k, Tensor v, Tensor? sinks, in
 
 def _run(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sinks: torch.Tensor | None, context: int, layer: int
-) -> Any:
+) -> torch.Tensor:
     return _contexts[context].attend(q, k, v, sinks, layer)
 
 
 def _shape(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sinks: torch.Tensor | None, context: int, layer: int
-) -> Any:
+) -> torch.Tensor:
     return q.new_empty(q.shape[0], q.shape[1], v.shape[2])
 
 
@@ -74,16 +72,11 @@ _library.impl("paged_attention", _run, "CompositeExplicitAutograd")
 torch.library.register_fake("headrace::paged_attention", _shape, lib=_library)
 
 
-def register_context(context: AttentionContext) -> int:
+def register_context(context: PagedContext) -> int:
     """Give a context a handle. It is held weakly: it lives as long as its engine."""
     handle = next(_handles)
     _contexts[handle] = context
     return handle
-
-
-def replace_context(handle: int, context: AttentionContext) -> None:
-    """Let another context answer for a handle."""
-    _contexts[handle] = context
 
 
 def attention_function(
@@ -92,16 +85,15 @@ def attention_function(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    **kwargs: Any,
+    **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Transformers' attention interface: [1, H, T, D], [1, K, T, D], [1, K, T, E] → ([1, T, H, E], None)."""
-    tag: AttentionTag | None = getattr(module, "headrace_tag", None)
-    if tag is None:
-        raise RuntimeError(f"{type(module).__name__} is not part of a model that headrace has loaded")
-    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    if tag.layer is None:
-        return tag.recorder.record(module, q, k, v, attention_mask, kwargs)[None], None
-    out = torch.ops.headrace.paged_attention(q, k, v, kwargs.get("s_aux"), tag.handle, tag.layer)
+    """The attention interface: [1, H, T, D], [1, K, T, D], [1, K, T, E] → ([1, T, H, E], None).
+
+    What the options say of scale, window and soft cap was recorded when the model was loaded.
+    """
+    tag: Any = module.headrace_tag
+    q, k, v = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
+    out = torch.ops.headrace.paged_attention(q, k, v, options.get("s_aux"), tag.handle, tag.layer())
     return out[None], None
 
 

@@ -1,0 +1,147 @@
+"""One token for every row of a step, each by its own settings.
+
+::
+
+    raw logits ──argmax──► plain greedy rows: done           (and NaN or infinity is found on the way)
+        │
+        └─ float32 ──penalties, bias, bans──┬─ greedy ──► argmax
+                                            ├─ top-k or top-p ──► draw from the shortlist ─┐ not sure
+                                            └─ neither ──► draw from the full row ◄────────┘
+
+Which way a row takes depends on the row alone, and each way gives a row the same token in any batch (law 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from headrace.engine.outputs import TokenLogprobs
+from headrace.engine.plan import SamplingRow
+from headrace.engine.runner.argmax import argmax
+from headrace.engine.runner.full_row import draw_from_full_row
+from headrace.engine.runner.logits_processing import changes_logits, process_logits
+from headrace.engine.runner.logprobs import token_logprobs
+from headrace.engine.runner.shortlist import UNDECIDED, draw_from_shortlist, may_suffice
+from headrace.engine.sampling_params import SamplingParams
+from headrace.errors import HeadraceError, NonFiniteLogits
+
+# In the place of a token id, beside UNDECIDED.
+_NOTHING_LEFT = -2
+_NON_FINITE = -3
+
+
+@dataclass(frozen=True, slots=True)
+class RowSample:
+    """What came of one row: a token, with log-probabilities where they were asked for, or an error of its own."""
+
+    token_id: int | None
+    logprobs: TokenLogprobs | None = None
+    error: HeadraceError | None = None
+
+
+class Sampler:
+    """Chooses tokens. Stateless: what it depends on is in its arguments."""
+
+    def __init__(self, vocab_size: int, device: torch.device) -> None:
+        """Sample logits of `vocab_size` columns that lie on `device`."""
+        self.vocab_size = vocab_size
+        self.device = device
+
+    @torch.inference_mode()
+    def sample(self, logits: torch.Tensor, rows: Sequence[SamplingRow]) -> list[RowSample]:
+        """Choose a token for each row.
+
+        The device is waited for once; once more when a shortlist did not suffice, and for log-probabilities.
+
+        Args:
+            logits: [R, V] raw logits of the model, any floating dtype; unchanged.
+            rows: one for each row of logits.
+
+        Returns:
+            One result per row, in order. A row whose logits hold NaN or +inf, or nothing but -inf, before or after
+            its bans, has an error, and no influence on the others.
+        """
+        if logits.shape != (len(rows), self.vocab_size):
+            raise ValueError(f"logits are {tuple(logits.shape)}, expected {(len(rows), self.vocab_size)}")
+        if not rows:
+            return []
+        token_ids, peaks = argmax(logits)
+        outcomes = token_ids.masked_fill_(~torch.isfinite(peaks), _NON_FINITE)
+        special = [i for i, row in enumerate(rows) if not row.params.greedy or changes_logits(row)]
+        if special:
+            chosen = self._choose_special(logits, rows, special, outcomes)
+        else:
+            chosen = outcomes.tolist()
+        logprobs = _logprobs(logits, rows, chosen)
+        return [
+            RowSample(outcome, logprobs.get(i)) if outcome >= 0 else RowSample(None, error=_error(outcome, rows[i]))
+            for i, outcome in enumerate(chosen)
+        ]
+
+    def _choose_special(
+        self, logits: torch.Tensor, rows: Sequence[SamplingRow], special: Sequence[int], outcomes: torch.Tensor
+    ) -> list[int]:
+        """Put the outcomes of the `special` rows in place of those of the raw argmax; give all to the host."""
+        special_rows = [rows[i] for i in special]
+        changed = any(changes_logits(row) for row in special_rows)
+        at = torch.tensor(special, device=self.device)
+        if len(special) == len(rows):
+            processed = logits.to(torch.float32, copy=changed)
+        else:
+            processed = logits[at].float()
+        if changed:
+            process_logits(processed, special_rows)
+        outcomes[at] = torch.where(outcomes[at] == _NON_FINITE, _NON_FINITE, _choose(processed, special_rows))
+        chosen: list[int] = outcomes.tolist()
+
+        undecided = [j for j, i in enumerate(special) if chosen[i] == UNDECIDED]
+        if undecided:
+            again = processed[torch.tensor(undecided, device=self.device)]
+            drawn, _ = draw_from_full_row(again, [special_rows[j] for j in undecided])
+            for j, token_id in zip(undecided, drawn.tolist(), strict=True):
+                chosen[special[j]] = token_id
+        return chosen
+
+
+_Way = Callable[[torch.Tensor, Sequence[SamplingRow]], tuple[torch.Tensor, torch.Tensor]]
+
+
+def _greedy(logits: torch.Tensor, _rows: Sequence[SamplingRow]) -> tuple[torch.Tensor, torch.Tensor]:
+    return argmax(logits)
+
+
+def _way(params: SamplingParams, vocab_size: int) -> _Way:
+    if params.greedy:
+        return _greedy
+    return draw_from_shortlist if may_suffice(params, vocab_size) else draw_from_full_row
+
+
+def _choose(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
+    """Outcomes [R] of processed float32 logits [R, V], each row by its way."""
+    rows_of_way: dict[_Way, list[int]] = {}
+    for i, row in enumerate(rows):
+        rows_of_way.setdefault(_way(row.params, logits.shape[-1]), []).append(i)
+    outcomes = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
+    for way, members in rows_of_way.items():
+        at = torch.tensor(members, device=logits.device)
+        token_ids, peaks = way(logits if len(members) == len(rows) else logits[at], [rows[i] for i in members])
+        outcomes[at] = token_ids.masked_fill_(~torch.isfinite(peaks), _NOTHING_LEFT)
+    return outcomes
+
+
+def _logprobs(logits: torch.Tensor, rows: Sequence[SamplingRow], chosen: Sequence[int]) -> dict[int, TokenLogprobs]:
+    """By row, for those that have a token and asked."""
+    nums = {i: num for i, row in enumerate(rows) if (num := row.params.logprobs) is not None and chosen[i] >= 0}
+    if not nums:
+        return {}
+    asked = logits if len(nums) == len(rows) else logits[torch.tensor(list(nums), device=logits.device)]
+    return dict(zip(nums, token_logprobs(asked, [chosen[i] for i in nums], list(nums.values())), strict=True))
+
+
+def _error(outcome: int, row: SamplingRow) -> NonFiniteLogits:
+    if outcome == _NON_FINITE:
+        return NonFiniteLogits(f"the model gave NaN or infinity in the logits for position {row.position}")
+    return NonFiniteLogits(f"penalties, bias and bans leave no token to choose for position {row.position}")
