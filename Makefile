@@ -1,0 +1,42 @@
+# Everything works from a fresh clone: each target sets up .venv when it has to.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+TRANSFORMERS ?= transformers==5.23.0
+BIN := .venv/bin
+READY := .venv/.ready
+WORKERS ?= 2
+# Tests run side by side, so each keeps to one core.
+TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+
+.PHONY: up test check bench format clean
+
+up: $(READY)  ## set up, and run the main job on the built-in model
+	$(BIN)/headrace generate builtin --temperature 0 --max-tokens 64 \
+	  --prompt "Who are you?" --prompt "What is 17 + 25?" --prompt "Reverse the word: river"
+
+test: $(READY)  ## every test
+	$(TEST_ENV) $(BIN)/pytest -n $(WORKERS)
+
+check: $(READY)  ## format, lint, types, import rules, fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(TEST_ENV) $(BIN)/pytest -n $(WORKERS) -m "not slow"
+
+bench: $(READY)  ## headrace beside transformers on this machine
+	$(BIN)/headrace bench offline --shape S --workload W1 --dtype bfloat16 --engines headrace,transformers_generate_batch
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# torch comes first and pinned: with it in place, nothing else pulls another build of it.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(TRANSFORMERS) -e ".[dev]"
+	touch $(READY)
+
+clean:
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
