@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from headrace.cli.field_flags import add_field_flags, given_fields
@@ -49,8 +50,12 @@ def open_llm(arguments: argparse.Namespace) -> LLM:
     """
     settings = given_fields(arguments, EngineConfig)
     EngineConfig(**settings)  # complains before seconds of importing and loading
+    from transformers.utils import logging
+
     from headrace import LLM
 
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     return LLM(
         arguments.model,
         tokenizer=arguments.tokenizer,
