@@ -65,9 +65,10 @@ def test_whole_prompts_and_later_chunks_do_not_share_a_tile():
     assert len(torch_chunks.plan_chunks(case.batch(), case.layer)) == 2
 
 
-def test_a_tile_holds_no_more_scores_than_it_may(monkeypatch):
+@pytest.mark.parametrize("features", [{"softcap": 2.0}, {"has_sinks": True}, {"value_dim": 64}], ids=str)
+def test_a_tile_holds_no_more_scores_than_it_may(features, monkeypatch):
     monkeypatch.setattr(torch_chunks, "MAX_SCORES", 4 * 6 * 6 * 10)
-    case = make_case(make_layer(num_heads=4, softcap=2.0), rows=[(0, 6)] * 40)
+    case = make_case(make_layer(num_heads=4, **features), rows=[(0, 6)] * 40)
     assert max(tile.num_pieces for tile in torch_chunks.plan_chunks(case.batch(), case.layer)) == 10
 
 
@@ -81,6 +82,13 @@ def test_whole_prompts_need_neither_mask_nor_cache():
 def test_prompts_of_very_different_lengths_do_not_share_a_tile():
     case = make_case(make_layer(), rows=[(0, 20), (0, 900)])
     assert len(torch_chunks.plan_chunks(case.batch(), case.layer)) == 2
+
+
+def test_sinks_far_above_and_below_every_score():
+    for level in (-300.0, 300.0):
+        case = make_case(make_layer(has_sinks=True), MIXED, dtype=torch.float32)
+        case.sinks += level
+        assert_equals_reference(case, torch.float32)
 
 
 def test_a_window_gathers_only_its_own_blocks():

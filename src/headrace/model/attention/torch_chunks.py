@@ -234,12 +234,9 @@ def _attend_with_own_softmax(
         scores.div_(layer.softcap).tanh_().mul_(layer.softcap)
     scores = scores.view(num_pieces, layer.num_heads, num_queries, num_keys).masked_fill_(~mask, -torch.inf)
     peak = scores.amax(-1, keepdim=True)
-    if sinks is not None:
-        sink = sinks.to(dtype)[:, None, None]
-        peak = peak.maximum(sink)
     weights = scores.sub_(peak).exp_()
     total = weights.sum(-1, keepdim=True)
     if sinks is not None:
-        total += (sink - peak).exp_()
+        total += (sinks.to(dtype)[:, None, None] - peak).exp_()
     output = torch.matmul(weights.view(num_pieces, num_kv_heads, -1, num_keys), value.to(dtype))
     return (output.view(num_pieces, layer.num_heads, num_queries, -1) / total).to(value.dtype)

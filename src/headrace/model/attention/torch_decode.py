@@ -122,14 +122,8 @@ def _softmax_by_segment(
     scores: torch.Tensor, segment: torch.Tensor, num_rows: int, num_heads: int, sinks: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Numerators [bags, S] (in place of the scores) and denominators [B · H] of the softmax over each segment."""
-    if sinks is None:
-        peak = scores.new_full((num_rows * num_heads,), -torch.inf)
-        total = scores.new_zeros(num_rows * num_heads)
-        peak.scatter_reduce_(0, segment, scores.amax(-1), "amax")
-    else:
-        sink = sinks.to(scores.dtype).repeat(num_rows)
-        peak = sink.scatter_reduce(0, segment, scores.amax(-1), "amax")
-        total = (sink - peak).exp_()
+    peak = scores.new_full((num_rows * num_heads,), -torch.inf).scatter_reduce_(0, segment, scores.amax(-1), "amax")
     weights = scores.sub_(peak.index_select(0, segment)[:, None]).exp_()
+    total = torch.zeros_like(peak) if sinks is None else (sinks.to(peak.dtype).repeat(num_rows) - peak).exp_()
     total.index_add_(0, segment, weights.sum(-1))
     return weights, total
