@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -15,15 +14,32 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3ForCaus
 from builtin_model.chat import ALL_SKILLS
 from builtin_model.evaluate import Result
 
+HISTORY = "training.json"
+
 
 @dataclass(frozen=True)
 class Run:
-    """What a training run did."""
+    """What a training run was asked for and what it did."""
 
+    seed: int
+    decay: int
     steps: int
     tokens: int
     minutes: float
-    loss: float
+    threads: int
+
+    def command(self, first: bool) -> str:
+        """The command line that does this run again."""
+        init = "" if first else " --init src/headrace/assets/builtin"
+        return (
+            f"python tools/builtin_model/train.py --out src/headrace/assets/builtin{init} "
+            f"--steps {self.steps} --decay {self.decay} --seed {self.seed}"
+        )
+
+
+def read_runs(folder: Path) -> list[Run]:
+    """The runs that led to the weights in a folder, the first first."""
+    return [Run(**values) for values in json.loads((folder / HISTORY).read_text())]
 
 
 def save_folder(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
@@ -63,14 +79,14 @@ also continues plain text such as the beginning of a story.
 
 ## How it was made
 
-    {command}
+{commands}
 
 All text is made by `tools/builtin_model`; nothing was downloaded. Each question has a
 key, and a checksum of the key decides whether it is held out: one in ten is, and is
 never trained on. What the key is, and so what "held out" means, is stated below for
-each skill. Training: {steps} steps, {millions:.1f} million tokens of text, {minutes:.0f} minutes on
-{threads} CPU threads ({machine}, shared with other work), fp32, Muon and AdamW, seed {seed}; the weights
-are the running mean of the last steps, rounded to bf16.
+each skill. Training: {steps} steps, {millions:.1f} million tokens of text, {minutes:.0f} minutes by the
+clock on {threads} threads of a CPU ({machine}) that had other work to do at the same time, in
+fp32, with Muon and AdamW; the weights are the running mean of the last steps, rounded to bf16.
 
 ## Held-out accuracy
 
@@ -92,12 +108,10 @@ world only. Questions in words far from those it was trained on are often misrea
 
 
 def write_card(
-    out: Path, model: Qwen3ForCausalLM, run: Run, results: dict[str, Result], args: argparse.Namespace
+    out: Path, model: Qwen3ForCausalLM, runs: list[Run], results: dict[str, Result], eval_count: int
 ) -> None:
-    """Fill in the model card, with the accuracy of every skill that was measured."""
+    """Fill in the model card, with the accuracy of every skill that was measured, and note the runs beside it."""
     about = {skill.name: skill.about for skill in ALL_SKILLS}
-    rows = "\n".join(f"| {name} | {about[name]} | {share:.1%} |" for name, (share, _) in results.items())
-    limit = f"--steps {run.steps} --decay {args.decay}"
     config = model.config
     card = CARD.format(
         parameters=model.num_parameters(),
@@ -107,14 +121,14 @@ def write_card(
         kv_heads=config.num_key_value_heads,
         vocab=config.vocab_size,
         context=config.max_position_embeddings,
-        command=f"python tools/builtin_model/train.py --out src/headrace/assets/builtin {limit} --seed {args.seed}",
-        steps=run.steps,
-        millions=run.tokens / 1e6,
-        minutes=run.minutes,
-        threads=args.threads,
+        commands="\n".join(f"    {run.command(first=i == 0)}" for i, run in enumerate(runs)),
+        steps=sum(run.steps for run in runs),
+        millions=sum(run.tokens for run in runs) / 1e6,
+        minutes=sum(run.minutes for run in runs),
+        threads=runs[-1].threads,
         machine=platform.machine(),
-        seed=args.seed,
-        count=args.eval_count,
-        rows=rows,
+        count=eval_count,
+        rows="\n".join(f"| {name} | {about[name]} | {share:.1%} |" for name, (share, _) in results.items()),
     )
     (out / "README.md").write_text(card)
+    (out / HISTORY).write_text(json.dumps([asdict(run) for run in runs], indent=2) + "\n")

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from builtin_model.chat import ALL_SKILLS
 from builtin_model.evaluate import Result, evaluate
 from builtin_model.optim import Optimizer
-from builtin_model.save import Run, save_folder, write_card
+from builtin_model.save import Run, read_runs, save_folder, write_card
 from builtin_model.tokens import Batch, Encoder, batches, train_tokenizer
 
 CONTEXT = 4096
@@ -38,6 +38,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--init", type=Path, help="folder whose weights to train further; give another --seed then")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--decay", type=int, default=600, help="steps at the end over which the rate falls")
     parser.add_argument("--minutes", type=float, help="begin the last steps after so many minutes")
@@ -49,7 +50,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--save-every", type=int, default=200, help="steps between saves of the folder")
     parser.add_argument("--eval-count", type=int, default=200, help="held-out questions per skill at the end")
     parser.add_argument("--no-compile", action="store_true", help="where no C++ compiler is")
-    parser.add_argument("--eval-only", action="store_true", help="measure the folder at --out, train nothing")
+    parser.add_argument("--eval-only", action="store_true", help="measure the folder at --out and write its card anew")
     return parser.parse_args()
 
 
@@ -128,7 +129,8 @@ def train(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, args: arg
             save_folder(model, tokenizer, args.out)
             optimizer.swap_mean()
     optimizer.swap_mean()
-    return Run(length.step, seen, (time.time() - start) / 60, losses[-1])
+    minutes = round((time.time() - start) / 60, 1)
+    return Run(args.seed, args.decay, length.step, seen, minutes, args.threads)
 
 
 def train_step(
@@ -151,26 +153,32 @@ def report(results: dict[str, Result], wrong: int) -> None:
             print(f"    {prompt!r}: expected {expected!r}, got {got[:200]!r}")
 
 
+def begin(args: argparse.Namespace) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast, list[Run]]:
+    """A new model with its tokenizer, or those of a folder with the runs that made them."""
+    folder = args.out if args.eval_only else args.init
+    if folder:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        model = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        return model, tokenizer, read_runs(folder)
+    tokenizer = train_tokenizer(args.seed, 1536, CONTEXT)
+    ends = [tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")]
+    return make_model(len(tokenizer), *ends), tokenizer, []
+
+
 def main() -> None:
     """Run it all."""
     args = arguments()
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
-    if args.eval_only:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(args.out)
-        model = Qwen3ForCausalLM.from_pretrained(args.out, dtype=torch.float32)
-        report(evaluate(model, tokenizer, ALL_SKILLS, args.eval_count), wrong=3)
-        return
-    tokenizer = train_tokenizer(args.seed, 1536, CONTEXT)
-    ends = [tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")]
-    model = make_model(len(tokenizer), *ends)
+    model, tokenizer, runs = begin(args)
     print(f"{sum(p.numel() for p in model.parameters())} parameters, {len(tokenizer)} tokens", flush=True)
-    run = train(model, tokenizer, args)
-    save_folder(model, tokenizer, args.out)
+    if not args.eval_only:
+        runs.append(train(model, tokenizer, args))
+        save_folder(model, tokenizer, args.out)
     shipped = Qwen3ForCausalLM.from_pretrained(args.out, dtype=torch.float32)
     results = evaluate(shipped, tokenizer, ALL_SKILLS, args.eval_count)
     report(results, wrong=3)
-    write_card(args.out, shipped, run, results, args)
+    write_card(args.out, shipped, runs, results, args.eval_count)
 
 
 if __name__ == "__main__":
