@@ -25,8 +25,8 @@ from headrace.engine.runner.filtering import relative_weights
 
 _LINES = 32  # a power of two
 
-_SORTED_AT_ONCE = 16
-"""Bounds what sorting takes in memory: some 60 MB for a vocabulary of 150,000."""
+_SORTED_AT_ONCE = 2**19
+"""How many logits: the temporary tensors of a sort then stay in a processor's cache."""
 
 
 def draw_from_full_row(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -44,8 +44,9 @@ def draw_from_full_row(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> tup
     peaks = logits.amax(dim=-1, keepdim=True)
     weights = relative_weights(logits, peaks, settings.sharpness)
     cut = [i for i, row in enumerate(rows) if row.params.top_p < 1.0 or top_k_of(row.params, vocab_size) < vocab_size]
-    for start in range(0, len(cut), _SORTED_AT_ONCE):
-        at = torch.tensor(cut[start : start + _SORTED_AT_ONCE], device=logits.device)
+    rows_at_once = max(1, _SORTED_AT_ONCE // vocab_size)
+    for start in range(0, len(cut), rows_at_once):
+        at = torch.tensor(cut[start : start + rows_at_once], device=logits.device)
         weights[at] = weights[at].masked_fill_(cut_off(logits[at], settings.at(at)), 0.0)
     if any(row.params.min_p > 0.0 for row in rows):
         weights.masked_fill_(weights < settings.min_p, 0.0)
@@ -66,7 +67,7 @@ def total_mass(weights: torch.Tensor) -> torch.Tensor:
 def cut_off(logits: torch.Tensor, settings: DrawSettings) -> torch.Tensor:
     """Which tokens fall to top_k and top_p: those below the last one kept, and those of its equals without room.
 
-    The semantics are those of `kept_weights`, found by bisection in the sorted row instead of pass by pass.
+    The semantics are those of `kept_weights`, found by bisection in the sorted row; min_p, which needs no sort, apart.
 
     Args:
         logits: [R, V] float32; unchanged.
