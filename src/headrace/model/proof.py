@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from headrace.errors import ModelNotSupported
 from headrace.model.batch import build_inputs
+from headrace.model.diagnosis import refusal
 from headrace.model.paged_model import PagedModel
 
 _TOLERANCE = {torch.float32: 1e-2, torch.float64: 1e-2}
@@ -57,9 +57,10 @@ def prove(model: PagedModel) -> float:
         model.context.release()
     tolerance = _TOLERANCE.get(loaded.dtype, _HALF_TOLERANCE)
     if worst > tolerance:
-        raise ModelNotSupported(
-            f"{type(loaded.model).__name__} gives other logits over the paged cache than by itself: they differ by "
-            f"{worst:.2g} of their norm, {tolerance:g} is allowed; it uses something beyond causal attention"
+        raise refusal(
+            loaded.model,
+            f"over the paged cache it gives other logits than by itself: they differ by {worst:.2g} of their norm, "
+            f"{tolerance:g} is allowed",
         )
     return worst
 

@@ -17,12 +17,13 @@ from torch import nn
 
 from headrace.errors import ModelNotSupported
 from headrace.model.attention.interface import LayerSpec
+from headrace.model.diagnosis import refusal
 from headrace.model.reach import MaskFunction, Reach, reach_of
 
 PROBE_NAME = "headrace_probe"
 """The name under which transformers knows the recorder's attention."""
 
-_KNOWN_TENSORS = frozenset({"s_aux", "position_ids", "cache_position"})
+_KNOWN_TENSORS = frozenset({"s_aux", "position_ids", "cache_position", "logits_to_keep"})
 """Tensor arguments of an attention call that are honoured, or that say nothing new."""
 
 
@@ -161,12 +162,15 @@ def record(model: Any, run: Any) -> Recorder:
         model.set_attn_implementation(PROBE_NAME)
         with torch.inference_mode():
             run()
+    except ModelNotSupported as error:
+        raise refusal(model, str(error)) from error
     finally:
         for module in modules:
             del module.headrace_recorder
     if not recorder.layers:
-        raise ModelNotSupported(
-            f"{type(model).__name__} does not compute attention through transformers' attention interface, which is "
-            "how headrace gives a model its paged cache"
+        raise refusal(
+            model,
+            "it does not compute attention through transformers' attention interface, which is how headrace gives a "
+            "model its paged cache",
         )
     return recorder
