@@ -11,7 +11,7 @@ TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 .PHONY: up test check bench format clean
 
 up: $(READY)  ## set up, and run the main job on the built-in model
-	$(BIN)/headrace generate builtin --temperature 0 --max-tokens 64 \
+	$(BIN)/headrace generate builtin --chat --temperature 0 --max-tokens 64 \
 	  --prompt "Who are you?" --prompt "What is 17 + 25?" --prompt "Reverse the word: river"
 
 test: $(READY)  ## every test

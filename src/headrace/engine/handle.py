@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +10,10 @@ from dataclasses import dataclass, field
 from headrace.engine.outputs import EngineOutput, FinishReason, Timing, TokenLogprobs
 from headrace.engine.request import Request
 from headrace.engine.results import CompletionOutput, RequestOutput, StreamDelta
-from headrace.errors import HeadraceError, RequestCancelled
+from headrace.errors import HeadraceError, RequestCancelled, RequestFailed
 from headrace.text import TextStream, Tokenizer
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -75,9 +78,15 @@ class RequestHandle:
             completion = self._completions[self._places[output.request_id]]
             if completion.finish_reason is not None:
                 return  # it ended at a stop string, and the engine had gone on for a moment
-            self._add_tokens(completion, output)
-            if output.finished and completion.finish_reason is None:
-                self._end(completion, output.finish_reason, output.stop_reason)
+            try:
+                self._add_tokens(completion, output)
+                if output.finished and self._runs(completion):
+                    self._end(completion, output.finish_reason, output.stop_reason)
+            except Exception as error:  # a tokenizer that raises ends its request, whose caller waits
+                _log.exception("the text of request %s could not be made", output.request_id)
+                self._error = RequestFailed(f"the text could not be made: {type(error).__name__}: {error}")
+                completion.finish_reason = "error"
+                self._cancel(output.request_id)
             if not self._runs(completion):
                 self._take_ending(output)
             done = self.done
