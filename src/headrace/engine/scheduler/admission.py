@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from headrace.engine.cache.groups import CacheGroup
 from headrace.engine.cache.kv_cache import KVCache, PrefixHit
 from headrace.engine.request import Request
 from headrace.engine.scheduler.policy import CacheView
@@ -38,19 +39,24 @@ class AdmissionCosts:
     def commit(self, request: Request) -> None:
         """Hold back the blocks that a running request is still going to take."""
         assert request.blocks is not None
-        for g, table in enumerate(request.blocks.tables):
-            blocks = -(-self._foreseen_tokens(request) // self._cache.block_size)
-            self._committed[g] += max(blocks - len(table), 0)
+        for g, (group, table) in enumerate(zip(self._cache.groups, request.blocks.tables, strict=True)):
+            held = len(table) - request.blocks.num_dropped[g]
+            self._committed[g] += max(self._most_blocks(group, request) - held, 0)
 
     def views(self, request: Request, hit: PrefixHit, num_running: int) -> Iterator[CacheView]:
         """One view per cache group of what starting `request` after `hit` would take."""
         size = self._cache.block_size
         for g, (group, pool) in enumerate(zip(self._cache.groups, self._cache.pools, strict=True)):
-            most = group.max_blocks(self._foreseen_tokens(request), self._step_tokens, size)
+            in_sight = hit.nodes[group.first_visible(len(hit.nodes) * size) // size :]
             # A hit on a block that somebody holds costs nothing; one that is only cached stops being available.
-            shared = sum(node.blocks[g] >= 0 and pool.holders(node.blocks[g]) > 0 for node in hit.nodes)
-            needed = max(most - shared, 0)
+            shared = sum(pool.holders(node.blocks[g]) > 0 for node in in_sight)
+            needed = max(self._most_blocks(group, request) - shared, 0)
             yield CacheView(pool.num_blocks, pool.num_available, self._committed[g], needed, num_running)
+
+    def _most_blocks(self, group: CacheGroup, request: Request) -> int:
+        """Most blocks that `request` holds from now until its foreseen end; a window's do not grow with its length."""
+        step_tokens = min(self._step_tokens, request.num_remaining_tokens)
+        return group.max_blocks(self._foreseen_tokens(request), step_tokens, self._cache.block_size)
 
     @staticmethod
     def _foreseen_tokens(request: Request) -> int:
