@@ -97,12 +97,6 @@ class BlockPool:
                     blank.append(block)
         return blank
 
-    def forget(self, block: int) -> None:
-        """The content of `block` left the prefix tree: without a holder it is blank now."""
-        if block in self._cached:
-            del self._cached[block]
-            self._blank.append(block)
-
     def check(self, held: dict[int, int], reusable: set[int]) -> list[str]:
         """Compare with the tables' own count of holders and the tree's blocks; return what is wrong."""
         problems = []
