@@ -1,0 +1,25 @@
+"""What all tests share: one core each, no files left behind, small models and a small tokenizer."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Time limits of single examples would make tests depend on how busy the machine is. `database=None`: no files.
+_COMMON: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("default", max_examples=60, **_COMMON)
+settings.register_profile("thorough", max_examples=1500, **_COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tests run side by side, so each keeps to one core."""
+    import torch
+
+    torch.set_num_threads(1)

@@ -1,0 +1,147 @@
+"""A whole engine over the simulated and the checking runner, watched from step to step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from headrace.engine.cache.groups import CacheGroup
+from headrace.engine.cache.kv_cache import KVCache
+from headrace.engine.core import EngineCore
+from headrace.engine.outputs import EngineOutput
+from headrace.engine.plan import SamplingRow
+from headrace.engine.request import Request
+from headrace.engine.runner.simulated import CostModel, SimulatedRunner, VirtualClock, simulated_token
+from headrace.engine.sampling_params import SamplingParams
+from headrace.engine.scheduler import Scheduler, SchedulerLimits, get_policy
+from headrace.engine.scheduler.prefill_first import PrefillFirst
+from headrace.errors import RequestCancelled
+from tests.engine.checking_runner import CheckingRunner
+
+FULL = CacheGroup((0,), 1)
+EOS = 0
+
+
+class Simulation:
+    """An engine without a device; asserts after every step what must hold after every step."""
+
+    def __init__(
+        self,
+        *,
+        groups: Sequence[CacheGroup] = (FULL,),
+        num_blocks: int | Sequence[int] = 1000,
+        block_size: int = 4,
+        max_tokens: int = 64,
+        max_seqs: int = 16,
+        policy: str = "fifo",
+        safety_margin: float = 0.1,
+        prefix_caching: bool = True,
+        vocab_size: int = 50,
+        max_model_len: int = 10_000,
+        checking: bool = True,
+        cost: CostModel | None = None,
+    ) -> None:
+        self.clock = VirtualClock()
+        counts = [num_blocks] * len(groups) if isinstance(num_blocks, int) else num_blocks
+        self.cache = KVCache(groups, counts, block_size, prefix_caching)
+        limits = SchedulerLimits(max_tokens, max_seqs)
+        self.scheduler = Scheduler(self.cache, get_policy(policy, safety_margin), limits, self.clock)
+        self.requests: dict[str, Request] = {}
+        simulated = SimulatedRunner(vocab_size, cost or CostModel(step_s=1.0), self.clock.sleep)
+        self.runner = CheckingRunner(simulated, self.requests, groups, block_size)
+        self.checking = checking
+        self.core = EngineCore(self.scheduler, self.runner if checking else simulated, self.clock, checking)
+        self.tokens: dict[str, list[int]] = {}
+        self.ended: dict[str, EngineOutput] = {}
+        self._max_model_len = max_model_len
+
+    def add(
+        self,
+        prompt: Sequence[int],
+        *,
+        request_id: str | None = None,
+        salt: str | None = None,
+        seed: int = 0,
+        eos: frozenset[int] = frozenset({EOS}),
+        **params: Any,
+    ) -> Request:
+        """Queue a request; `params` are fields of SamplingParams."""
+        name = f"r{len(self.requests)}" if request_id is None else request_id
+        request = Request(
+            name, list(prompt), SamplingParams(**params), seed, eos, self._max_model_len, self.clock(), salt
+        )
+        self.requests[name] = request
+        self.tokens[name] = []
+        self.scheduler.add(request)
+        return request
+
+    def cancel(self, request_id: str) -> None:
+        """End a request from outside; harmless when it has ended."""
+        output = self.scheduler.end(request_id, "cancelled", RequestCancelled("cancelled"))
+        self._take([] if output is None else [output])
+
+    def step(self) -> None:
+        """One step of the engine, and the checks."""
+        running = [request for request in self.requests.values() if request.blocks is not None]
+        oldest = min(running, key=lambda request: request.order, default=None)
+        before = oldest and (oldest.num_preemptions, oldest.num_computed_tokens)
+        self._take(self.core.step())
+        if oldest is not None and oldest.finish_reason is None:
+            assert oldest.num_preemptions == before[0], "the oldest running request was preempted"
+            if isinstance(self.scheduler.policy, PrefillFirst):
+                return  # decodes may wait until the prompts that were begun are done
+            assert oldest.num_computed_tokens > before[1], "the oldest running request did not go on"
+
+    def run(self, max_steps: int = 100_000) -> Simulation:
+        """Step until nothing is live."""
+        steps = 0
+        while self.scheduler.has_requests:
+            self.step()
+            steps += 1
+            assert steps < max_steps, f"not over after {steps} steps: {self.scheduler.dump_state()}"
+        self.check_empty()
+        return self
+
+    def check_empty(self) -> None:
+        """Everything ended and everything was given back."""
+        assert self.ended.keys() == self.requests.keys()
+        assert [pool.num_used for pool in self.cache.pools] == [0] * len(self.cache.pools)
+        assert self.scheduler.check() == []
+        assert self.scheduler.num_running == self.scheduler.num_waiting == 0
+
+    def _take(self, outputs: Sequence[EngineOutput]) -> None:
+        for output in outputs:
+            name = output.request_id
+            assert name not in self.ended, f"{name} got an output after its end"
+            self.tokens[name].extend(output.new_token_ids)
+            if output.finished:
+                self.ended[name] = output
+                assert (output.error is not None) == (output.finish_reason in ("error", "cancelled"))
+
+    @property
+    def outputs(self) -> dict[str, tuple[int, ...]]:
+        """Generated tokens by request."""
+        return {name: tuple(tokens) for name, tokens in self.tokens.items()}
+
+    def check_tokens(self) -> None:
+        """What was generated is what the simulated model says, cut where a request was cut short."""
+        for name, request in self.requests.items():
+            expected, reason = self.continuation(request)
+            end = self.ended[name]
+            if end.error is None:
+                assert (self.tokens[name], end.finish_reason) == (expected, reason)
+            else:
+                assert self.tokens[name] == expected[: len(self.tokens[name])]
+
+    def continuation(self, request: Request) -> tuple[list[int], str]:
+        """The simulated model's own continuation of a prompt, and why it ends."""
+        output: list[int] = []
+        params, prompt = request.params, request.prompt_token_ids
+        stops = {*params.stop_token_ids, *(() if params.ignore_eos else request.eos_token_ids)}
+        while len(output) < request.max_output_tokens:
+            banned = tuple(stops) if len(output) < params.min_tokens else ()
+            row = SamplingRow(params, request.seed, len(prompt) + len(output), prompt, output, banned)
+            output.append(simulated_token(row, self.runner.vocab_size))
+            if output[-1] in stops:
+                return output, "stop"
+        return output, "length"
