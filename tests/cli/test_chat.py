@@ -51,7 +51,7 @@ def test_commands(llm: FakeLLM, talk: Talk) -> None:
 
 def test_the_oldest_turns_are_forgotten_when_the_model_is_full(llm: FakeLLM, talk: Talk) -> None:
     llm.config.max_model_len = 100
-    code, _, err = talk("hello one", "hello two", "hello three", flags=("--max-tokens", "40"))
+    code, _, err = talk("hello one", "hello two", "hello three", flags=("--max-tokens", "90"))
     assert code == 0
     assert "forgotten" in err
     assert "hello one" not in llm.asked[-1]

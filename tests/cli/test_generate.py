@@ -222,6 +222,14 @@ def test_progress_on_stderr(llm: FakeLLM, source: Path, target: Path, capsys: py
     assert "1/1 requests, 1 failed, " in capsys.readouterr().err
 
 
+def test_prompts_of_the_command_line_into_a_file(llm: FakeLLM, target: Path) -> None:
+    command = ["generate", "m", "--prompt", "abc", "--prompt", "def", "--output", str(target)]
+    assert main(command) == 0
+    assert [records(target)[index]["prompt"] for index in (1, 2)] == ["abc", "def"]
+    assert main(command) == 0
+    assert llm.asked == ["abc", "def"]
+
+
 def test_prompts_of_the_command_line_as_text(llm: FakeLLM, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "m", "--prompt", "abc"]) == 0
     assert capsys.readouterr().out == "cba\n"
