@@ -1,0 +1,4 @@
+#define HR_ISA avx2
+#include "vec_avx2.h"
+//
+#include "variant.h"

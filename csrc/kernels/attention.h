@@ -1,0 +1,328 @@
+// Attention of one tile (up to tile_rows queries that share a kv head of one row of the batch) over a paged context.
+//
+//   context   0        256       512       768      position
+//             ├── span ──┼── span ──┼── span ──┼─ …
+//   per span: scores = q · kᵀ, highest, p = e^(score - highest), total = Σ p, sum = p · v
+//   and fold: (highest, total, sum) of the spans, in ascending order (online softmax, Milakov and Gimelshein 2018)
+//
+// The spans lie at fixed positions and are folded in order, and within one every sum runs in order of d or of position:
+// so a query's bits depend on nothing but its context. A token that a query does not see is left out, not multiplied
+// by zero: what stands there may be NaN.
+namespace hr::HR_ISA {
+
+constexpr int span_tokens = 256;
+constexpr int most_dim = 256;
+constexpr int row_stride = 256 + 16;  // of the buffers below; the tail takes what a vector writes beyond the end
+
+// How the values of one query over one span, or over all spans so far, are kept.
+struct Fold {
+    float highest;
+    float total;  // 0: saw nothing
+};
+
+struct Queries {
+    int count;
+    int from[tile_rows];  // sees positions [from, to)
+    int to[tile_rows];
+    alignas(64) float q[tile_rows * row_stride];
+    alignas(64) float scores[tile_rows * row_stride];  // then p
+    alignas(64) float sum[tile_rows * row_stride];
+};
+
+template <class T>
+struct Pages {
+    const hr_cache& cache;
+    const int32_t* table;
+    int64_t head;
+
+    // From here the keys of W tokens from position t lie dense, for d (a pair of d) after d at stride S.
+    const T* keys(int t) const {
+        constexpr int per_step = 4 / sizeof(T);
+        const int64_t s = cache.block_size;
+        const T* block = static_cast<const T*>(cache.keys) +
+                         (table[t / s] * int64_t(cache.num_kv_heads) + head) * cache.key_dim * s;
+        return block + t % s * per_step;
+    }
+    const T* values(int t) const {
+        const int64_t s = cache.block_size;
+        return static_cast<const T*>(cache.values) +
+               ((table[t / s] * int64_t(cache.num_kv_heads) + head) * s + t % s) * cache.value_dim;
+    }
+};
+
+// ------------------------------------------------------------------------------------------------ the two products
+
+// scores[i][0 … NV·W) = q[i] · keys
+template <int MR, int NV>
+void score(const float* q, const float* keys, int dim, int64_t block_size, float* scores) {
+    vf c[MR][NV] = {};
+    for (int d = 0; d < dim; ++d) {
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) {
+            const vf w = vload(keys + d * block_size + v * W);
+#pragma GCC unroll 16
+            for (int i = 0; i < MR; ++i) c[i][v] = vfma(vset(q[i * row_stride + d]), w, c[i][v]);
+        }
+    }
+    for (int i = 0; i < MR; ++i) {
+        for (int v = 0; v < NV; ++v) vstore(scores + i * row_stride + v * W, c[i][v]);
+    }
+}
+
+template <int MR, int NV>
+void score(const float* q, const bf16* keys, int dim, int64_t block_size, float* scores) {
+    vf c[MR][NV] = {};
+    for (int d = 0; d < dim; d += 2) {
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) {
+            const bf16* pairs = keys + d * block_size + 2 * v * W;
+            const vf first = vfirst(pairs), second = vsecond(pairs);
+#pragma GCC unroll 16
+            for (int i = 0; i < MR; ++i) {
+                const vf sum = vfma(vset(q[i * row_stride + d]), first, c[i][v]);
+                c[i][v] = vfma(vset(q[i * row_stride + d + 1]), second, sum);
+            }
+        }
+    }
+    for (int i = 0; i < MR; ++i) {
+        for (int v = 0; v < NV; ++v) vstore(scores + i * row_stride + v * W, c[i][v]);
+    }
+}
+
+// sum[i][0 … NV·W) += p[i] · values, over n tokens
+template <class T, int MR, int NV>
+void add_values(const float* p, const T* values, int64_t dim, int n, float* sum) {
+    vf c[MR][NV];
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+        for (int v = 0; v < NV; ++v) c[i][v] = vload(sum + i * row_stride + v * W);
+    }
+    for (int t = 0; t < n; ++t) {
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) {
+            const vf w = vload(values + t * dim + v * W);
+#pragma GCC unroll 16
+            for (int i = 0; i < MR; ++i) c[i][v] = vfma(vset(p[i * row_stride + t]), w, c[i][v]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+        for (int v = 0; v < NV; ++v) vstore(sum + i * row_stride + v * W, c[i][v]);
+    }
+}
+
+// Vectors of a row that go through together: as many as the registers hold, at most 8.
+constexpr int vectors_for(int rows) { return rows * 8 <= 2 * tile_rows ? 8 : rows * 4 <= 2 * tile_rows ? 4 : 2; }
+
+template <class T, int MR>
+void score_span(const Queries& qs, const Pages<T>& pages, int begin, int end, int span, float* scores) {
+    const int block_size = pages.cache.block_size;
+    if (block_size >= 2 * W) {
+        for (int t = begin / (2 * W) * (2 * W); t < end; t += 2 * W) {
+            score<MR, 2>(qs.q, pages.keys(t), pages.cache.key_dim, block_size, scores + t - span);
+        }
+        return;
+    }
+    const int step = block_size < W ? block_size : W;
+    for (int t = begin / step * step; t < end; t += step) {  // lanes beyond a block hold anything, and are overwritten
+        score<MR, 1>(qs.q, pages.keys(t), pages.cache.key_dim, block_size, scores + t - span);
+    }
+}
+
+template <class T, int MR>
+void add_span(const float* p, const Pages<T>& pages, int begin, int end, int span, float* sum) {
+    constexpr int NV = vectors_for(MR);
+    const int dim = pages.cache.value_dim, block_size = pages.cache.block_size;
+    for (int t = begin; t < end;) {
+        const int block_end = (t / block_size + 1) * block_size, stop = block_end < end ? block_end : end;
+        const T* values = pages.values(t);
+        int e = 0;
+        for (; e + NV * W <= dim; e += NV * W) add_values<T, MR, NV>(p + t - span, values + e, dim, stop - t, sum + e);
+        for (; e < dim; e += W) add_values<T, MR, 1>(p + t - span, values + e, dim, stop - t, sum + e);
+        t = stop;
+    }
+}
+
+template <class T>
+struct TileCalls {
+    void (*score_span)(const Queries&, const Pages<T>&, int, int, int, float*);
+    void (*add_span)(const float*, const Pages<T>&, int, int, int, float*);
+};
+
+template <class T, int MR = tile_rows>
+TileCalls<T> tile_calls(int rows) {
+    if constexpr (MR == 1) {
+        return {score_span<T, 1>, add_span<T, 1>};
+    } else {
+        return rows == MR ? TileCalls<T>{score_span<T, MR>, add_span<T, MR>} : tile_calls<T, MR - 1>(rows);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------ softmax
+
+// Scores of positions [begin, end) of a span to p, in place.
+inline Fold soften(float* scores, int begin, int end, float softcap) {
+    const vf nothing = vset(-__builtin_inff());
+    vf highest = nothing;
+    for (int t = begin / W * W; t < end; t += W) {
+        vf s = vload(scores + t);
+        if (softcap > 0) s = vmul(vset(softcap), vtanh(vmul(s, vset(1.0f / softcap))));
+        s = vwithin(t, begin, end, s, nothing);
+        vstore(scores + t, s);
+        highest = vmax(s, highest);
+    }
+    const float top = vhighest(highest);
+    vf total = vzero();
+    for (int t = begin / W * W; t < end; t += W) {
+        const vf p = vwithin(t, begin, end, vexp(vsub(vload(scores + t), vset(top))), vzero());
+        vstore(scores + t, p);
+        total = vadd(total, p);
+    }
+    return {top, vsum(total)};
+}
+
+inline float exp_of(float x) {
+    float lanes[W];
+    vstore(lanes, vexp(vset(x)));
+    return lanes[0];
+}
+
+// (into, sum) := (into, sum) and then (next, next_sum)
+inline void fold(Fold& into, float* sum, Fold next, const float* next_sum, int dim) {
+    if (next.total == 0) return;
+    const bool first = into.total == 0;
+    const float highest = !first && into.highest > next.highest ? into.highest : next.highest;
+    const float keep = first ? 0.0f : exp_of(into.highest - highest), add = exp_of(next.highest - highest);
+    for (int e = 0; e < dim; e += W) {
+        const vf added = vmul(vload(next_sum + e), vset(add));
+        vstore(sum + e, first ? added : vfma(vload(sum + e), vset(keep), added));
+    }
+    into = {highest, first ? next.total * add : into.total * keep + next.total * add};
+}
+
+// ------------------------------------------------------------------------------------------------ one tile
+
+template <class T>
+void load_queries(const hr_attention& a, const QueryTile& tile, Queries& qs) {
+    const int group = a.num_heads / a.cache->num_kv_heads, dim = a.cache->key_dim;
+    const int first_token = a.query_start[tile.row];
+    const int start = a.context_len[tile.row] - (a.query_start[tile.row + 1] - first_token);
+    qs.count = tile.count;
+    for (int i = 0; i < tile.count; ++i) {
+        const int token = (tile.first + i) / group, head = tile.kv_head * group + (tile.first + i) % group;
+        const T* q = static_cast<const T*>(a.query) + (first_token + token) * a.query_token_stride +
+                     head * a.query_head_stride;
+        for (int d = 0; d < dim; ++d) qs.q[i * row_stride + d] = widen(q[d]) * a.scale;
+        qs.from[i] = first_seen(a, start + token);
+        qs.to[i] = start + token + 1;
+    }
+}
+
+// The sums of one span; folds[i] says what row i saw.
+template <class T>
+void attend_span(const hr_attention& a, const Pages<T>& pages, Queries& qs, int span, Fold* folds) {
+    const auto clip = [span](int t) { return t < span ? span : t > span + span_tokens ? span + span_tokens : t; };
+    int begin = span + span_tokens, end = span, common = span, common_end = span + span_tokens;
+    for (int i = 0; i < qs.count; ++i) {
+        const int from = clip(qs.from[i]), to = clip(qs.to[i]);
+        begin = from < begin ? from : begin, end = to > end ? to : end;
+        common = from > common ? from : common, common_end = to < common_end ? to : common_end;
+    }
+    const TileCalls<T> calls = tile_calls<T>(qs.count);
+    if (begin < end) calls.score_span(qs, pages, begin, end, span, qs.scores);
+    if (common > common_end) common = common_end = span;  // no token that all see: every row goes alone
+    for (int i = 0; i < qs.count; ++i) {
+        const int from = clip(qs.from[i]), to = clip(qs.to[i]);
+        float* p = qs.scores + i * row_stride;
+        float* sum = qs.sum + i * row_stride;
+        folds[i] = from < to ? soften(p, from - span, to - span, a.softcap) : Fold{0, 0};
+        for (int e = 0; e < a.cache->value_dim; e += W) vstore(sum + e, vzero());
+        if (common == common_end) {
+            add_span<T, 1>(p, pages, from, to, span, sum);
+        } else {
+            add_span<T, 1>(p, pages, from, common, span, sum);
+        }
+    }
+    if (common == common_end) return;
+    calls.add_span(qs.scores, pages, common, common_end, span, qs.sum);
+    for (int i = 0; i < qs.count; ++i) {
+        add_span<T, 1>(qs.scores + i * row_stride, pages, common_end, clip(qs.to[i]), span, qs.sum + i * row_stride);
+    }
+}
+
+template <class T>
+void store_result(const hr_attention& a, int row, int tile_row, int kv_head, Fold fold, const float* sum) {
+    const int group = a.num_heads / a.cache->num_kv_heads;
+    const int token = a.query_start[row] + tile_row / group, head = kv_head * group + tile_row % group;
+    T* out = static_cast<T*>(a.out) + token * a.out_token_stride + head * a.out_head_stride;
+    const vf scale = vset(1.0f / fold.total);
+    for (int e = 0; e < a.cache->value_dim; e += W) {
+        store_sum<T>(out + e, nullptr, vmul(vload(sum + e), scale), a.cache->value_dim - e);
+    }
+}
+
+// What a fold starts with: nothing, or the head's sink.
+inline Fold start_fold(const hr_attention& a, int tile_row, int kv_head, float* sum) {
+    for (int e = 0; e < a.cache->value_dim; e += W) vstore(sum + e, vzero());
+    const int group = a.num_heads / a.cache->num_kv_heads;
+    return a.sinks ? Fold{a.sinks[kv_head * group + tile_row % group], 1.0f} : Fold{0, 0};
+}
+
+template <class T>
+void attend_as(const hr_attention& a, const QueryTile& tile) {
+    Queries qs;
+    Fold folds[tile_rows], all[tile_rows];
+    alignas(64) float sums[tile_rows * row_stride];
+    load_queries<T>(a, tile, qs);
+    const Pages<T> pages{*a.cache, a.block_table + tile.row * a.block_table_stride, tile.kv_head};
+    for (int i = 0; i < tile.count; ++i) all[i] = start_fold(a, tile.first + i, tile.kv_head, sums + i * row_stride);
+    for (int span = tile.first_span; span < tile.end_span; ++span) {
+        attend_span(a, pages, qs, span * span_tokens, folds);
+        for (int i = 0; i < tile.count; ++i) {
+            const float* sum = qs.sum + i * row_stride;
+            if (!tile.partial) {
+                fold(all[i], sums + i * row_stride, folds[i], sum, a.cache->value_dim);
+                continue;
+            }
+            float* kept = tile.partial + (int64_t(i) * tile.num_partials + span - tile.first_partial) * partial_floats;
+            std::memcpy(kept, &folds[i], sizeof(Fold));
+            std::memcpy(kept + 16, sum, size_t(a.cache->value_dim) * 4);
+        }
+    }
+    if (tile.partial) return;
+    for (int i = 0; i < tile.count; ++i) {
+        store_result<T>(a, tile.row, tile.first + i, tile.kv_head, all[i], sums + i * row_stride);
+    }
+}
+
+// Folds the kept spans of row i of a tile that was split.
+template <class T>
+void join_as(const hr_attention& a, const QueryTile& tile, int i) {
+    alignas(64) float sum[row_stride];
+    Fold all = start_fold(a, tile.first + i, tile.kv_head, sum);
+    for (int s = 0; s < tile.num_partials; ++s) {
+        const float* kept = tile.partial + (int64_t(i) * tile.num_partials + s) * partial_floats;
+        Fold next;
+        std::memcpy(&next, kept, sizeof(Fold));
+        fold(all, sum, next, kept + 16, a.cache->value_dim);
+    }
+    store_result<T>(a, tile.row, tile.first + i, tile.kv_head, all, sum);
+}
+
+inline void attend(const hr_attention& a, const QueryTile& tile) {
+    if (a.cache->dtype == HR_BF16) {
+        attend_as<bf16>(a, tile);
+    } else {
+        attend_as<float>(a, tile);
+    }
+}
+
+inline void join(const hr_attention& a, const QueryTile& tile, int i) {
+    if (a.cache->dtype == HR_BF16) {
+        join_as<bf16>(a, tile, i);
+    } else {
+        join_as<float>(a, tile, i);
+    }
+}
+
+}  // namespace hr::HR_ISA

@@ -1,0 +1,72 @@
+"""Attention through the package's own CPU kernels."""
+
+from __future__ import annotations
+
+import torch
+
+from headrace.model.attention.interface import AttentionBatch, LayerSpec
+from headrace.model.kernels.library import Kernels, open_kernels
+from headrace.model.kernels.paged import Context, PagedCache, attend
+
+
+class CpuAttention:
+    """Paged attention in C++, over threads; float32 and bfloat16, even head sizes up to 256."""
+
+    name = "cpu"
+
+    def __init__(self, kernels: Kernels | None = None) -> None:
+        """Run on `kernels`, by default on those that the environment and the machine say. Raises ConfigError."""
+        self.kernels = kernels or open_kernels()
+
+    def allocate(
+        self, layer: LayerSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
+    ) -> PagedCache:
+        """Make one layer's zeroed cache. Raises ValueError for what the kernels do not do, MemoryError."""
+        if device.type != "cpu":
+            raise ValueError(f"the cpu attention runs on the CPU, not on {device}")
+        try:
+            return PagedCache(
+                self.kernels,
+                num_blocks=num_blocks,
+                block_size=block_size,
+                num_kv_heads=layer.num_kv_heads,
+                key_dim=layer.key_dim,
+                value_dim=layer.value_dim,
+                dtype=dtype,
+            )
+        except OSError as error:
+            raise MemoryError(f"no memory for {num_blocks} blocks of layer {layer.index}: {error}") from error
+
+    def zero_blocks(self, cache: PagedCache, blocks: torch.Tensor) -> None:
+        """Zero the given blocks (int64 ids) of one layer's cache."""
+        cache.zero_blocks(blocks)
+
+    def prepare(self, batch: AttentionBatch, layers: list[LayerSpec]) -> None:
+        """Fix the views that every layer of the group reads."""
+        batch.prepared[self.name] = Context(
+            batch.query_start.contiguous(), batch.context_len.contiguous(), batch.block_table.contiguous()
+        )
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        sinks: torch.Tensor | None,
+        layer: LayerSpec,
+        cache: PagedCache,
+        batch: AttentionBatch,
+    ) -> torch.Tensor:
+        """Write key [T, K, D] and value [T, K, E] to the cache, attend with query [T, H, D]; return [T, H, E]."""
+        cache.write(self.kernels, key, value, batch.slot_mapping)
+        return attend(
+            self.kernels,
+            cache,
+            query,
+            batch.prepared[self.name],
+            scale=layer.scale,
+            window=layer.window,
+            chunk=layer.chunk,
+            softcap=layer.softcap,
+            sinks=None if sinks is None else sinks.detach().float().contiguous(),
+        )
