@@ -23,7 +23,9 @@ from headrace.model.attention.op import (
     register_with_transformers,
 )
 from headrace.model.batch import StepInputs
+from headrace.model.compilation import compile_layers, forget_compiled
 from headrace.model.loader import LoadedModel
+from headrace.model.own_attention import OwnAttention
 from headrace.model.recorder import record
 
 _PROBE_TOKENS = 5
@@ -46,8 +48,10 @@ class PagedModel:
         self.loaded = loaded
         self._model = loaded.model
         self._accepted = _accepted_options(self._model)
-        self._original: str = self._model.config._attn_implementation
+        self._own_attention = OwnAttention(self._model)
         self._tags: dict[Any, AttentionTag] = {}
+        self._compiled: list[Any] = []
+        self._closed = False
         try:
             self.layers, calls = self._learn()
             self.context = PagedContext(implementation, self.layers)
@@ -83,6 +87,10 @@ class PagedModel:
         register_with_transformers()
         self._model.set_attn_implementation(IMPLEMENTATION_NAME)
 
+    def compile(self, mode: str) -> None:
+        """Compile the decoder layers; the code is made at their next calls. ConfigError for an unknown mode."""
+        self._compiled = compile_layers(self._model, self._tags, mode, dynamic=True)
+
     def forward(self, inputs: StepInputs, rows: Sequence[int]) -> torch.Tensor:
         """Logits [len(rows), V] of the tokens at indices `rows` of the packed step."""
         for tag in self._tags.values():
@@ -102,7 +110,7 @@ class PagedModel:
     def own_logits(self, token_ids: Sequence[int]) -> torch.Tensor:
         """Logits [T, V] that the model gives with its own attention, for one sequence from position 0."""
         ids = torch.tensor([list(token_ids)], device=self.loaded.device)
-        self._model.set_attn_implementation(self._original)
+        self._own_attention.restore()
         try:
             with torch.inference_mode():
                 return self.raw_forward(ids, torch.arange(ids.shape[1], device=ids.device)[None], range(ids.shape[1]))
@@ -111,12 +119,14 @@ class PagedModel:
 
     def close(self) -> None:
         """Give the model back with its own attention; harmless when repeated."""
+        if self._closed:  # by now the model may belong to another engine
+            return
+        self._closed = True
+        forget_compiled(self._compiled)
         for module in self._tags:
             if hasattr(module, "headrace_tag"):
                 del module.headrace_tag
-        self._tags = {}
-        if self._model.config._attn_implementation.startswith(IMPLEMENTATION_NAME):
-            self._model.set_attn_implementation(self._original)
+        self._own_attention.restore()
         if hasattr(self, "context"):
             self.context.release()
 
