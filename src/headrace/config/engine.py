@@ -16,6 +16,8 @@ class EngineConfig:
         dtype: of weights and cache, "auto" (the checkpoint's), "float32", "bfloat16" or "float16".
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", …
         attn_implementation: attention implementation by name, "auto" takes the fastest that runs here.
+        compile_mode: torch.compile the decoder layers: "default", "reduce-overhead", "max-autotune" or
+            "max-autotune-no-cudagraphs"; None runs them as they are. Compiling takes its time at the start.
         scheduler: policy by name: "fifo" or "prefill_first", or one that was registered.
         block_size: tokens per cache block.
         num_blocks: blocks of the full-attention cache.
@@ -32,6 +34,7 @@ class EngineConfig:
     dtype: str = "auto"
     device: str = "auto"
     attn_implementation: str = "auto"
+    compile_mode: str | None = None
     scheduler: str = "fifo"
     block_size: int = 32
     num_blocks: int | None = None

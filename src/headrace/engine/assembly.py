@@ -58,6 +58,8 @@ def assemble(
     )
     paged = PagedModel(loaded, get(config.attn_implementation))
     try:
+        if config.compile_mode is not None:
+            paged.compile(config.compile_mode)
         difference = prove(paged)
         config, groups, size = allocate_cache(paged, with_defaults(config, loaded))
     except BaseException:
