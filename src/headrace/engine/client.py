@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Literal
 
@@ -60,29 +62,34 @@ class EngineClient:
             if self._state != "new":
                 raise EngineStopped("an engine is started once; make a new one")
             self._state = "running"
-        self._engine_thread.start()
-        self._dispatcher.start()
+            self._engine_thread.start()  # under the lock: who stops it joins threads that were started
+            self._dispatcher.start()
 
     @property
     def is_running(self) -> bool:
         """Whether requests are accepted."""
         return self._state == "running"
 
-    def submit(self, request: Request, handler: Handler) -> None:
-        """Hand over a request; `handler` gets its outputs, in order, on the dispatcher's thread.
+    def submit(self, requests: Sequence[Request], handler: Handler) -> None:
+        """Hand over requests, all or none; `handler` gets their outputs, in order, on the dispatcher's thread.
 
         Raises:
-            EngineStopped, EngineDead: at once. QueueFull: with the queue's length. InvalidRequest: the id is taken.
+            EngineStopped, EngineDead: at once. QueueFull: with the queue's length. InvalidRequest: an id is taken.
         """
         with self._lock:
             self._raise_unless_running()
-            if request.request_id in self._handlers:
-                raise InvalidRequest(f"request id {request.request_id!r} is taken by a request that is still live")
+            taken = [request.request_id for request in requests if request.request_id in self._handlers]
+            if taken:
+                raise InvalidRequest(f"request id {taken[0]!r} is taken by a request that is still live")
             waiting = self._core.scheduler.num_waiting + self._inbox.qsize()
-            if self._max_queue_size is not None and waiting >= self._max_queue_size:
-                raise QueueFull(f"{waiting} requests wait, max_queue_size is {self._max_queue_size}: try again later")
-            self._handlers[request.request_id] = handler
-            self._inbox.put(lambda: self._core.scheduler.add(request))
+            if self._max_queue_size is not None and waiting + len(requests) > self._max_queue_size:
+                raise QueueFull(
+                    f"{waiting} requests wait, {len(requests)} more would be over max_queue_size="
+                    f"{self._max_queue_size}: try again later"
+                )
+            for request in requests:
+                self._handlers[request.request_id] = handler
+                self._inbox.put(partial(self._core.scheduler.add, request))
 
     def cancel(self, request_id: str) -> None:
         """End a request with finish_reason "cancelled"; harmless when it has ended already."""
@@ -90,7 +97,7 @@ class EngineClient:
         self._command(lambda: self._end([request_id], "cancelled", error))
 
     def call(self, function: Callable[[EngineCore], Any], timeout_s: float = 60.0) -> Any:
-        """Run a function on the engine thread between two steps (directly when it does not run); returns its result."""
+        """Run a function on the engine thread between two steps; directly when that has ended. Returns its result."""
         future: Future[Any] = Future()
 
         def run() -> None:
@@ -100,6 +107,8 @@ class EngineClient:
                 future.set_exception(error)
 
         if not self._command(run):
+            if self._engine_thread.ident is not None:
+                self._engine_thread.join(timeout_s)  # the last step may be under way
             return function(self._core)
         return future.result(timeout_s)
 
@@ -117,8 +126,9 @@ class EngineClient:
                 self._state = "stopping"
                 self._inbox.put(lambda: None)  # wakes a thread that waits for work
         if block and threading.current_thread() not in (self._engine_thread, self._dispatcher):
-            self._engine_thread.join(timeout_s)
-            self._dispatcher.join(timeout_s)
+            deadline = None if timeout_s is None else time.monotonic() + timeout_s
+            for thread in (self._engine_thread, self._dispatcher):
+                thread.join(None if deadline is None else max(deadline - time.monotonic(), 0.0))
         return not self._engine_thread.is_alive() and not self._dispatcher.is_alive()
 
     def _raise_unless_running(self) -> None:
@@ -168,8 +178,8 @@ class EngineClient:
             error = EngineDead(f"the engine died: {type(cause).__name__}: {cause}")
             error.__cause__ = cause
         reason: FinishReason = "cancelled" if cause is None else "error"
+        self._take_last_commands()
         try:
-            self._take_commands(block=False)
             self._end(self._core.scheduler.live_request_ids(), reason, error)
         except Exception:
             _log.exception("the scheduler could not be emptied")
@@ -179,6 +189,14 @@ class EngineClient:
             self._core.runner.close()
         except Exception:
             _log.exception("the runner could not be closed")
+
+    def _take_last_commands(self) -> None:
+        """Each of them, also when the scheduler is broken: somebody may wait for its result."""
+        while not self._inbox.empty():
+            try:
+                self._take_commands(block=False)
+            except Exception:
+                _log.exception("a command to an engine that ended was lost")
 
     def _end(self, request_ids: list[str], reason: FinishReason, error: HeadraceError) -> None:
         outputs = [self._core.scheduler.end(request_id, reason, error) for request_id in request_ids]
@@ -205,8 +223,13 @@ class EngineClient:
             return
         try:
             handler(output)
-        except Exception:
+        except BaseException:  # SystemExit too: whatever a handler raises, the others' outputs go on
             _log.exception("the handler of request %s raised; the request is cancelled", output.request_id)
             with self._lock:
-                self._handlers.pop(output.request_id, None)
+                if output.request_id in self._handlers:
+                    self._handlers[output.request_id] = _ignore  # the id stays taken until the request has ended
             self.cancel(output.request_id)
+
+
+def _ignore(output: EngineOutput) -> None:
+    """The handler of a request whose own handler raised."""

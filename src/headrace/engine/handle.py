@@ -18,7 +18,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Completion:
-    """One sequence. `read_*` say how far the stream's reader has come."""
+    """One sequence. `read_*` say how far the stream's reader has come.
+
+    At a stop string it has its `finish_reason` before the engine has heard of it: `engine_ended` comes a step later.
+    """
 
     index: int
     stream: TextStream | None
@@ -30,6 +33,7 @@ class _Completion:
     read_tokens: int = 0
     read_text: int = 0
     told_end: bool = False
+    engine_ended: bool = False
 
 
 class RequestHandle:
@@ -76,24 +80,36 @@ class RequestHandle:
         """One output of the engine for one of the sequences."""
         with self._changed:
             completion = self._completions[self._places[output.request_id]]
-            if completion.finish_reason is not None:
-                return  # it ended at a stop string, and the engine had gone on for a moment
-            try:
-                self._add_tokens(completion, output)
-                if output.finished and self._runs(completion):
-                    self._end(completion, output.finish_reason, output.stop_reason)
-            except Exception as error:  # a tokenizer that raises ends its request, whose caller waits
-                _log.exception("the text of request %s could not be made", output.request_id)
-                self._error = RequestFailed(f"the text could not be made: {type(error).__name__}: {error}")
-                completion.finish_reason = "error"
-                self._cancel(output.request_id)
-            if not self._runs(completion):
+            if completion.engine_ended or not (self._runs(completion) or output.finished):
+                return  # it ended at a stop string, and the engine goes on for a moment
+            if self._runs(completion):
+                self._error = self._error or output.error
+                self._take_tokens(completion, output)
+            if output.finished:
+                completion.engine_ended = True
                 self._take_ending(output)
             done = self.done
             self._changed.notify_all()
         if done:
-            for callback in self._callbacks:
+            self._call_back()
+
+    def _take_tokens(self, completion: _Completion, output: EngineOutput) -> None:
+        try:
+            self._add_tokens(completion, output)
+            if output.finished and self._runs(completion):
+                self._end(completion, output.finish_reason, output.stop_reason)
+        except Exception as error:  # a tokenizer that raises ends its request, whose caller waits
+            _log.exception("the text of request %s could not be made", output.request_id)
+            self._error = RequestFailed(f"the text could not be made: {type(error).__name__}: {error}")
+            completion.finish_reason = "error"
+            self._cancel(output.request_id)
+
+    def _call_back(self) -> None:
+        for callback in self._callbacks:
+            try:
                 callback(self)
+            except Exception:  # the next one may be what somebody waits for
+                _log.exception("a callback of request %s raised", self.request_id)
 
     @staticmethod
     def _runs(completion: _Completion) -> bool:
@@ -130,15 +146,14 @@ class RequestHandle:
     def _take_ending(self, output: EngineOutput) -> None:
         self._num_cached_tokens = max(self._num_cached_tokens, output.num_cached_tokens)
         self._prompt_logprobs = self._prompt_logprobs or output.prompt_logprobs
-        self._error = self._error or output.error
         self._timing = output.timing
 
     # ---------------------------------------------------------------- the caller's side
 
     @property
     def done(self) -> bool:
-        """Whether every sequence has ended."""
-        return all(completion.finish_reason is not None for completion in self._completions)
+        """Whether every sequence has ended, in the engine too."""
+        return all(completion.engine_ended for completion in self._completions)
 
     def cancel(self) -> None:
         """End what still runs with finish_reason "cancelled"; harmless when it has ended."""
@@ -159,7 +174,7 @@ class RequestHandle:
         """
         while True:
             with self._changed:
-                self._changed.wait_for(self._has_news)
+                self._changed.wait_for(lambda: self._has_news() or self.done)
                 news = [self._read(c) for c in self._completions if self._is_news(c)]
                 over = self.done
             yield from news
@@ -220,3 +235,44 @@ class RequestHandle:
             self._error,
             self._timing,
         )
+
+
+class DeltaStream:
+    """What a request generates, piece by piece; closing or dropping it cancels the request. One reader at a time.
+
+    Iterating raises the error of a request that fails on the way.
+    """
+
+    def __init__(self, handle: RequestHandle) -> None:
+        """Nothing was read yet."""
+        self._handle = handle
+        self._deltas = handle.deltas()
+        self._closed = False
+
+    def __iter__(self) -> DeltaStream:
+        """The stream itself."""
+        return self
+
+    def __next__(self) -> StreamDelta:
+        """Wait for the next piece."""
+        if self._closed:
+            raise StopIteration
+        return next(self._deltas)
+
+    def close(self) -> None:
+        """Cancel what still runs; nothing more is yielded. Harmless when repeated."""
+        self._closed = True
+        if not self._handle.done:
+            self._handle.cancel()
+
+    def __enter__(self) -> DeltaStream:
+        """The stream itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def __del__(self) -> None:
+        """Close."""
+        self.close()

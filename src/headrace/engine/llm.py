@@ -10,10 +10,10 @@ from typing import Any
 from headrace.config import EngineConfig
 from headrace.engine.assembly import assemble
 from headrace.engine.client import EngineClient
-from headrace.engine.handle import RequestHandle
+from headrace.engine.handle import DeltaStream, RequestHandle
 from headrace.engine.intake import Intake, IntakeLimits
 from headrace.engine.progress import ProgressBar
-from headrace.engine.results import RequestOutput, StreamDelta
+from headrace.engine.results import RequestOutput
 from headrace.engine.sampling_params import SamplingParams
 from headrace.errors import InvalidParameter, InvalidRequest
 from headrace.text import Tokenizer
@@ -117,22 +117,13 @@ class LLM:
         """Token ids of a conversation, up to the opening of the assistant's answer."""
         return self.tokenizer.apply_chat_template(messages)
 
-    def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Iterator[StreamDelta]:
-        """Complete one prompt and yield its pieces as they come; closing the iterator cancels the request.
+    def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> DeltaStream:
+        """Complete one prompt and yield its pieces as they come; closing or dropping the stream cancels the request.
 
         Raises:
             What `submit` raises, at the call; the request's error when it fails on the way.
         """
-        handle = self.submit(prompt, sampling_params, streaming=True)
-
-        def pieces() -> Iterator[StreamDelta]:
-            try:
-                yield from handle.deltas()
-            finally:
-                if not handle.done:
-                    handle.cancel()
-
-        return pieces()
+        return DeltaStream(self.submit(prompt, sampling_params, streaming=True))
 
     def submit(
         self,
@@ -160,12 +151,7 @@ class LLM:
         if params.stop and self._tokenizer is None:
             raise InvalidParameter("stop", params.stop, "stop strings need a tokenizer; use stop_token_ids")
         handle = RequestHandle(name, requests, self._client.cancel, self._tokenizer, streaming)
-        try:
-            for request in requests:
-                self._client.submit(request, handle.take)
-        except BaseException:
-            handle.cancel()
-            raise
+        self._client.submit(requests, handle.take)
         return handle
 
     def as_completed(self, handles: Iterable[RequestHandle]) -> Iterator[RequestHandle]:

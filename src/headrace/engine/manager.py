@@ -132,7 +132,7 @@ class ContinuousBatchingManager:
         Args:
             input_ids: token ids of the prompt. request_id: an own id, unique among live requests.
             max_new_tokens: instead of the configured one. eos_token_id: instead of the configured ones; -1 for none.
-            streaming: also give a partial result per step, to `request_id_iter` and `get_result`.
+            streaming: also give a partial result per step, to `request_id_iter`.
             sampling_params: instead of what the generation config says.
 
         Raises:
@@ -145,28 +145,31 @@ class ContinuousBatchingManager:
             raise InvalidParameter("stop", params.stop, "a manager has no tokenizer; use stop_token_ids, or LLM")
         name = self._intake.new_request_id() if request_id is None else request_id
         requests = self._intake.requests(input_ids, params, name, eos_token_ids=_eos_ids(eos_token_id))
-        for request in requests:
-            self._submit(request, streaming)
+        self._submit(requests, streaming)
         return name
 
     def add_requests(self, inputs: Sequence[Sequence[int]], **options: Any) -> list[str]:
         """`add_request` for each input, with the same options."""
         return [self.add_request(input_ids, **options) for input_ids in inputs]
 
-    def _submit(self, request: Request, streaming: bool) -> None:
-        name = request.request_id
+    def _submit(self, requests: Sequence[Request], streaming: bool) -> None:
+        names = [request.request_id for request in requests]
         with self._changed:
-            if name in self._results or name in self._live:
-                raise InvalidRequest(f"request id {name!r} is taken: it is live, or its result was not fetched yet")
-            self._live[name] = GenerationOutput(name, list(request.prompt_token_ids))
+            taken = [name for name in names if name in self._results or name in self._live]
+            if taken:
+                raise InvalidRequest(f"request id {taken[0]!r} is taken: it is live, or its result was not fetched yet")
+            self._live.update(
+                (r.request_id, GenerationOutput(r.request_id, list(r.prompt_token_ids))) for r in requests
+            )
             if streaming:
-                self._streamed[name] = deque()
+                self._streamed.update((name, deque()) for name in names)
         try:
-            self._client.submit(request, self._take)
+            self._client.submit(requests, self._take)
         except BaseException:
             with self._changed:
-                self._live.pop(name, None)
-                self._streamed.pop(name, None)
+                for name in names:
+                    self._live.pop(name, None)
+                    self._streamed.pop(name, None)
             raise
 
     def cancel_request(self, request_id: str) -> None:
