@@ -18,6 +18,10 @@ class InjectedError(RuntimeError):
     """What a step raises when a test asks for it."""
 
 
+class WrongPlan(BaseException):
+    """The plan is wrong. Not an Exception, so that the engine does not take it for a request's own failure."""
+
+
 class CheckingRunner:
     """Stands before another runner.
 
@@ -55,13 +59,10 @@ class CheckingRunner:
     def execute(self, plan: StepPlan) -> StepResult:
         self.before_step(plan)
         self._zero(plan)
-        self._check_order(plan)
-        written: set[tuple[int, int]] = set()
-        for row in plan.rows:
-            self._check_row(row)
-            slots = [(g, slot) for g, slot, _ in self._new_slots(row)]
-            assert written.isdisjoint(slots), f"{row.request_id} writes slots that another row writes"
-            written.update(slots)
+        try:
+            self._check(plan)
+        except AssertionError as error:
+            raise WrongPlan(f"{error}\n{plan}") from error
         self._write(plan)
         self._raise_if_asked(plan)
         result = self.inner.execute(plan)
@@ -75,6 +76,15 @@ class CheckingRunner:
             for block in blocks:
                 for slot in range(block * self._block_size, (block + 1) * self._block_size):
                     self.kv.pop((g, slot), None)
+
+    def _check(self, plan: StepPlan) -> None:
+        self._check_order(plan)
+        written: set[tuple[int, int]] = set()
+        for row in plan.rows:
+            self._check_row(row)
+            slots = [(g, slot) for g, slot, _ in self._new_slots(row)]
+            assert written.isdisjoint(slots), f"{row.request_id} writes slots that another row writes"
+            written.update(slots)
 
     @staticmethod
     def _check_order(plan: StepPlan) -> None:
@@ -99,6 +109,8 @@ class CheckingRunner:
                 block = table[position // self._block_size]
                 if first <= position < stop:
                     assert block != NO_BLOCK, f"position {position} of {row.request_id} is in sight and given back"
+                if row.start <= position < stop:
+                    continue  # is written before it is read
                 found = self.kv.get((g, self._slot(table, position)))
                 assert found is not POISON, f"{row.request_id} reads NaN that another request left"
                 if first <= position < row.start:

@@ -55,7 +55,7 @@ class Simulation:
         self.ended: dict[str, EngineOutput] = {}
         self._max_model_len = max_model_len
 
-    def add(
+    def make(
         self,
         prompt: Sequence[int],
         *,
@@ -65,13 +65,18 @@ class Simulation:
         eos: frozenset[int] = frozenset({EOS}),
         **params: Any,
     ) -> Request:
-        """Queue a request; `params` are fields of SamplingParams."""
+        """A request that the checking runner knows; `params` are fields of SamplingParams."""
         name = f"r{len(self.requests)}" if request_id is None else request_id
         request = Request(
             name, list(prompt), SamplingParams(**params), seed, eos, self._max_model_len, self.clock(), salt
         )
         self.requests[name] = request
         self.tokens[name] = []
+        return request
+
+    def add(self, prompt: Sequence[int], **options: Any) -> Request:
+        """Queue a request; options as for `make`."""
+        request = self.make(prompt, **options)
         self.scheduler.add(request)
         return request
 
@@ -126,19 +131,18 @@ class Simulation:
     def check_tokens(self) -> None:
         """What was generated is what the simulated model says, cut where a request was cut short."""
         for name, request in self.requests.items():
-            expected, reason = self.continuation(request)
             end = self.ended[name]
-            if end.error is None:
-                assert (self.tokens[name], end.finish_reason) == (expected, reason)
-            else:
-                assert self.tokens[name] == expected[: len(self.tokens[name])]
+            most = request.max_output_tokens if end.error is None else len(self.tokens[name])
+            expected, reason = self.continuation(request, most)
+            assert self.tokens[name] == expected
+            assert end.error is not None or end.finish_reason == reason
 
-    def continuation(self, request: Request) -> tuple[list[int], str]:
-        """The simulated model's own continuation of a prompt, and why it ends."""
+    def continuation(self, request: Request, most: int) -> tuple[list[int], str]:
+        """The simulated model's own continuation of a prompt, of `most` tokens, and why it ends."""
         output: list[int] = []
         params, prompt = request.params, request.prompt_token_ids
         stops = {*params.stop_token_ids, *(() if params.ignore_eos else request.eos_token_ids)}
-        while len(output) < request.max_output_tokens:
+        while len(output) < most:
             banned = tuple(stops) if len(output) < params.min_tokens else ()
             row = SamplingRow(params, request.seed, len(prompt) + len(output), prompt, output, banned)
             output.append(simulated_token(row, self.runner.vocab_size))
