@@ -122,11 +122,13 @@ time.sleep(60)
 def test_a_killed_benchmark_leaves_no_stopped_engine_behind(tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path / "log")], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    engine = int(parent.stdout.readline())
-    wait_for_state(engine, "T")
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.wait()
-    parent.stdout.close()
+    try:
+        engine = int(parent.stdout.readline())
+        wait_for_state(engine, "T")
+    finally:
+        os.kill(parent.pid, signal.SIGKILL)
+        parent.wait()
+        parent.stdout.close()
     wait_for_state(engine, "")
 
 

