@@ -6,9 +6,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from headrace.errors import ConfigError
 from headrace.model.attention import registry
+from headrace.model.attention.interface import LayerSpec
+from headrace.model.kernels.library import available_isas
 
 
 @pytest.mark.parametrize("name", registry.available())
@@ -16,8 +19,25 @@ def test_every_name_makes_the_implementation_of_that_name(name):
     assert registry.get(name).name == name
 
 
-def test_auto_is_one_of_the_available_names():
-    assert registry.get("auto").name == registry.available()[0]
+CPU = torch.device("cpu")
+
+
+def test_auto_is_the_first_that_serves_the_layers() -> None:
+    layer = make_layer(head_dim=512)  # beyond the CPU kernels
+    assert registry.choose("auto", [layer], torch.float32, CPU).name == "torch"
+    usual = registry.choose("auto", [make_layer(head_dim=64)], torch.float32, CPU).name
+    assert usual == ("cpu" if available_isas() else "torch")
+
+
+def test_a_name_that_does_not_serve_the_layers_is_refused_with_the_reason() -> None:
+    if not available_isas():
+        pytest.skip("the CPU kernels were not built here")
+    with pytest.raises(ConfigError, match="up to 256, not 512"):
+        registry.choose("cpu", [make_layer(head_dim=512)], torch.float32, CPU)
+
+
+def make_layer(head_dim: int) -> LayerSpec:
+    return LayerSpec(0, num_heads=2, num_kv_heads=1, key_dim=head_dim, value_dim=head_dim, scale=1.0)
 
 
 def test_every_get_makes_a_new_one():
@@ -25,7 +45,7 @@ def test_every_get_makes_a_new_one():
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"'flash'.*auto, torch, reference"):
+    with pytest.raises(ConfigError, match=r"'flash'.*auto, cpu, torch, reference"):
         registry.get("flash")
 
 

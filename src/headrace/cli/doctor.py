@@ -57,16 +57,16 @@ def _installed(name: str) -> str | None:
 def _would_run(config: EngineConfig) -> dict[str, Any]:
     """Devices and the choices that "auto" comes to; asks torch, which may be what is broken."""
     try:
-        from headrace.model.attention.registry import available, get
+        from headrace.model.attention.registry import available, choose
         from headrace.model.devices import devices
-        from headrace.model.loader import resolve_device
+        from headrace.model.loader import resolve_device, resolve_dtype
 
-        get(config.attn_implementation)
-        chosen = available()[0] if config.attn_implementation == "auto" else config.attn_implementation
+        device = resolve_device(config.device)
+        dtype = resolve_dtype("bfloat16" if config.dtype == "auto" else config.dtype)
         would_run = {
-            "device": str(resolve_device(config.device)),
+            "device": str(device),
             "dtype": "the checkpoint's" if config.dtype == "auto" else config.dtype,
-            "attention": chosen,
+            "attention": choose(config.attn_implementation, [], dtype, device).name,
             "attention_available": available(),
         }
         return {"devices": [asdict(device) for device in devices()], "would_run": would_run}

@@ -70,6 +70,14 @@ def resolve_device(device: str) -> torch.device:
     return target
 
 
+def resolve_dtype(name: str) -> torch.dtype:
+    """The torch dtype of that name. Raises ConfigError."""
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise ConfigError(f"dtype={name!r} is not a torch dtype; 'float32' or 'bfloat16' is")
+    return dtype
+
+
 def _check_object(model: Any) -> Any:
     from transformers import PreTrainedModel
 
@@ -84,7 +92,7 @@ def _check_object(model: Any) -> Any:
 def _from_pretrained(source: str, dtype: str, revision: str | None, trust_remote_code: bool) -> Any:
     from transformers import AutoModelForCausalLM
 
-    options: dict[str, Any] = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
+    options: dict[str, Any] = {"dtype": dtype if dtype == "auto" else resolve_dtype(dtype)}
     if revision is not None:
         options["revision"] = revision
     try:

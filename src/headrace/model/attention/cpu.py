@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from headrace.model.attention.interface import AttentionBatch, LayerSpec
@@ -17,6 +19,15 @@ class CpuAttention:
     def __init__(self, kernels: Kernels | None = None) -> None:
         """Run on `kernels`, by default on those that the environment and the machine say. Raises ConfigError."""
         self.kernels = kernels or open_kernels()
+
+    def refusal(self, layers: Sequence[LayerSpec], dtype: torch.dtype, device: torch.device) -> str | None:
+        """Serves float32 and bfloat16 on the CPU, even head sizes up to 256."""
+        if device.type != "cpu":
+            return f"it runs on the CPU, not on {device}"
+        if dtype not in (torch.float32, torch.bfloat16):
+            return f"it does float32 and bfloat16, not {dtype}"
+        odd = [d for layer in layers for d in (layer.key_dim, layer.value_dim) if d % 2 or d > 256]
+        return f"it does even head sizes up to 256, not {odd[0]}" if odd else None
 
     def allocate(
         self, layer: LayerSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device

@@ -6,6 +6,7 @@ for most models), N blocks, S block size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -80,6 +81,10 @@ class AttentionImplementation(Protocol):
     """One way to compute attention over the paged cache. It owns the layout of its cache tensors."""
 
     name: str
+
+    def refusal(self, layers: Sequence[LayerSpec], dtype: torch.dtype, device: torch.device) -> str | None:
+        """Why it cannot serve these layers with weights of `dtype` on `device`; None when it can."""
+        ...
 
     def allocate(
         self, layer: LayerSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,10 @@ class ReferenceAttention:
     """The definition of every feature, with no thought for speed. It reads only keys and values that are visible."""
 
     name = "reference"
+
+    def refusal(self, layers: Sequence[LayerSpec], dtype: torch.dtype, device: torch.device) -> str | None:
+        """Serves every layer, on every device."""
+        return None
 
     def allocate(
         self, layer: LayerSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from headrace.errors import ConfigError
 
 if TYPE_CHECKING:
-    from headrace.model.attention.interface import AttentionImplementation
+    import torch
+
+    from headrace.model.attention.interface import AttentionImplementation, LayerSpec
 
 AUTO = "auto"
 
@@ -23,20 +25,41 @@ def _lazily(module: str, class_name: str) -> Callable[[], AttentionImplementatio
 
 
 _factories: dict[str, Callable[[], AttentionImplementation]] = {
+    "cpu": _lazily("headrace.model.attention.cpu", "CpuAttention"),
     "torch": _lazily("headrace.model.attention.torch_paged", "TorchAttention"),
     "reference": _lazily("headrace.model.attention.reference", "ReferenceAttention"),
 }
 
 
 def available() -> list[str]:
-    """Names that `get` knows, the preferred first; "auto" is the first of them."""
+    """Names that `get` knows, the preferred first."""
     return list(_factories)
 
 
-def get(name: str = AUTO) -> AttentionImplementation:
-    """Make the implementation called `name`. Raises ConfigError for an unknown name."""
-    if name == AUTO:
-        name = available()[0]
+def choose(name: str, layers: Sequence[LayerSpec], dtype: torch.dtype, device: torch.device) -> AttentionImplementation:
+    """The implementation called `name`; "auto" is the first that serves all `layers`.
+
+    Raises ConfigError for an unknown name, or for one that does not serve them.
+    """
+    names = available() if name == AUTO else [name]
+    reasons = []
+    for candidate in names:
+        try:
+            implementation = get(candidate)
+        except ConfigError as error:  # not built here
+            if name != AUTO:
+                raise
+            reasons.append(str(error))
+            continue
+        reason = implementation.refusal(layers, dtype, device)
+        if reason is None:
+            return implementation
+        reasons.append(f"{candidate}: {reason}")
+    raise ConfigError(f"attn_implementation={name!r} does not serve this model here: {'; '.join(reasons)}")
+
+
+def get(name: str) -> AttentionImplementation:
+    """Make the implementation called `name`. Raises ConfigError for an unknown name, or for what was not built here."""
     if name not in _factories:
         raise ConfigError(f"attn_implementation={name!r} is not one of {', '.join([AUTO, *available()])}")
     return _factories[name]()

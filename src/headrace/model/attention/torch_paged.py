@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,10 @@ class TorchAttention:
     """Single-token rows through `embedding_bag`, the others through padded tiles of `scaled_dot_product_attention`."""
 
     name = "torch"
+
+    def refusal(self, layers: Sequence[LayerSpec], dtype: torch.dtype, device: torch.device) -> str | None:
+        """Serves every layer, on every device."""
+        return None
 
     def allocate(
         self, layer: LayerSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
