@@ -23,7 +23,7 @@ from builtin_model.optim import orthogonalize  # noqa: E402
 from builtin_model.tokens import Encoder, batches, conversation  # noqa: E402
 
 FOLDER = assets.path("builtin")
-SAMPLE = 24
+SAMPLE = 16
 # A sample of this size can fall this far below the share on the card by chance.
 MARGIN = 0.25
 QUICK = tuple(skill for skill in ALL_SKILLS if "long conv" not in skill.name)
