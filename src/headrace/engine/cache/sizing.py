@@ -56,10 +56,11 @@ def size_cache(
     share = min(1.0, budget_bytes / wanted_bytes) if num_blocks is None else num_blocks / max(wanted)
     alone = [group.max_blocks(max_model_len, step_tokens, block_size) for group in groups]
     # A bounded group never needs to shrink below what one request holds: that would shorten every request for little.
-    blocks = [
-        min(n, max(int(n * share), one if group.bounded else 1)) if num_blocks is None else max(round(n * share), 1)
-        for n, one, group in zip(wanted, alone, groups, strict=True)
-    ]
+    shares = [max(int(n * share), one if g.bounded else 1) for n, one, g in zip(wanted, alone, groups, strict=True)]
+    if num_blocks is None:
+        blocks = [min(n, part) for n, part in zip(wanted, shares, strict=True)]
+    else:
+        blocks = [num_blocks if n == max(wanted) else part for n, part in zip(wanted, shares, strict=True)]
     longest = _longest_alone(groups, blocks, block_size, step_tokens, max_model_len)
     num_bytes = sum(n * group.block_bytes for n, group in zip(blocks, groups, strict=True))
     shortest = min(2 * block_size, max_model_len)
