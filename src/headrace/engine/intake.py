@@ -89,7 +89,7 @@ class Intake:
     def _checked_prompt(self, given: Any) -> list[int]:
         if hasattr(given, "tolist"):  # numpy and torch
             given = given.tolist()
-        if isinstance(given, str) or not isinstance(given, Sequence):
+        if isinstance(given, str | bytes | bytearray) or not isinstance(given, Sequence):
             raise InvalidRequest(f"a prompt must be a sequence of token ids here, not {type(given).__name__}")
         prompt = list(given)
         if not prompt:

@@ -99,6 +99,8 @@ class LLM:
         Raises:
             EngineStopped, EngineDead: nothing is accepted any more.
         """
+        if not isinstance(prompts, Iterable):
+            raise InvalidRequest(f"prompts must be texts or lists of token ids, not {type(prompts).__name__}")
         listed = [prompts] if isinstance(prompts, str) or _is_token_ids(prompts) else list(prompts)
         return self._run_all(listed, lambda prompt: prompt, sampling_params, progress)
 
@@ -237,7 +239,7 @@ def _tokenizer(source: Any, revision: str | None, trust_remote_code: bool, expli
 def _is_token_ids(prompts: Any) -> bool:
     if hasattr(prompts, "tolist"):
         return getattr(prompts, "ndim", 1) == 1
-    return bool(len(prompts)) and isinstance(prompts[0], int)
+    return isinstance(prompts, Sequence) and bool(len(prompts)) and isinstance(prompts[0], int)
 
 
 def _one_each(given: SamplingParams | Sequence[SamplingParams] | None, count: int) -> Sequence[SamplingParams]:
@@ -245,6 +247,10 @@ def _one_each(given: SamplingParams | Sequence[SamplingParams] | None, count: in
         return [SamplingParams()] * count
     if isinstance(given, SamplingParams):
         return [given] * count
+    if not isinstance(given, Sequence):
+        raise InvalidRequest(
+            f"sampling_params must be one SamplingParams or one per prompt, not {type(given).__name__}"
+        )
     if len(given) != count:
         raise InvalidRequest(f"{len(given)} sampling_params for {count} prompts: pass one, or one per prompt")
     return given

@@ -295,7 +295,7 @@ def generate_batch(
             except InvalidRequest as error:
                 for name in names:
                     results[name] = GenerationOutput(
-                        name, list(input_ids), error=str(error), status=RequestStatus.FAILED
+                        name, _as_ids(input_ids), error=str(error), status=RequestStatus.FAILED
                     )
                 bar.advance(len(names), 0)
         for _ in range(expected):
@@ -312,3 +312,8 @@ def _eos_ids(given: int | Sequence[int] | None) -> frozenset[int] | None:
         return None
     ids = [given] if isinstance(given, int) else list(given)
     return frozenset(i for i in ids if i >= 0)
+
+
+def _as_ids(given: Any) -> list[int]:
+    """What was given as a prompt, where it is a list of anything at all."""
+    return list(given) if isinstance(given, Sequence) and not isinstance(given, str | bytes) else []
