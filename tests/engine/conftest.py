@@ -32,7 +32,10 @@ def no_logs() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_model() -> Any:
-    """A random Qwen3 in float32, over the vocabulary of `tokenizer`; initialised so wide that its tokens vary."""
+    """A random Qwen3 in float32, over the vocabulary of `tokenizer`; initialised so wide that its tokens vary.
+
+    Copy it for an engine that runs while the model itself is asked for what is right.
+    """
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
