@@ -52,41 +52,54 @@ struct Pages {
 
 // ------------------------------------------------------------------------------------------------ the two products
 
+// c[i][v] += x[i] · w[v]; x[i] lies row_stride after x[i - 1]
+template <int MR, int NV>
+inline __attribute__((always_inline)) void add_products(const float* x, const vf (&w)[NV], vf (&c)[MR][NV]) {
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+        const vf a = vset(x[i * row_stride]);
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) c[i][v] = vfma(a, w[v], c[i][v]);
+    }
+}
+
+template <int MR, int NV>
+inline __attribute__((always_inline)) void store_tile(const vf (&c)[MR][NV], float* out) {
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) vstore(out + i * row_stride + v * W, c[i][v]);
+    }
+}
+
 // scores[i][0 … NV·W) = q[i] · keys
 template <int MR, int NV>
 void score(const float* q, const float* keys, int dim, int64_t block_size, float* scores) {
     vf c[MR][NV] = {};
+#pragma GCC unroll 4
     for (int d = 0; d < dim; ++d) {
+        vf w[NV];
 #pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) {
-            const vf w = vload(keys + d * block_size + v * W);
-#pragma GCC unroll 16
-            for (int i = 0; i < MR; ++i) c[i][v] = vfma(vset(q[i * row_stride + d]), w, c[i][v]);
-        }
+        for (int v = 0; v < NV; ++v) w[v] = vload(keys + d * block_size + v * W);
+        add_products(q + d, w, c);
     }
-    for (int i = 0; i < MR; ++i) {
-        for (int v = 0; v < NV; ++v) vstore(scores + i * row_stride + v * W, c[i][v]);
-    }
+    store_tile(c, scores);
 }
 
 template <int MR, int NV>
 void score(const float* q, const bf16* keys, int dim, int64_t block_size, float* scores) {
     vf c[MR][NV] = {};
+#pragma GCC unroll 2
     for (int d = 0; d < dim; d += 2) {
+        vf first[NV], second[NV];
 #pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) {
-            const bf16* pairs = keys + d * block_size + 2 * v * W;
-            const vf first = vfirst(pairs), second = vsecond(pairs);
-#pragma GCC unroll 16
-            for (int i = 0; i < MR; ++i) {
-                const vf sum = vfma(vset(q[i * row_stride + d]), first, c[i][v]);
-                c[i][v] = vfma(vset(q[i * row_stride + d + 1]), second, sum);
-            }
-        }
+        for (int v = 0; v < NV; ++v) first[v] = vfirst(keys + d * block_size + 2 * v * W);
+        add_products(q + d, first, c);
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) second[v] = vsecond(keys + d * block_size + 2 * v * W);
+        add_products(q + d + 1, second, c);
     }
-    for (int i = 0; i < MR; ++i) {
-        for (int v = 0; v < NV; ++v) vstore(scores + i * row_stride + v * W, c[i][v]);
-    }
+    store_tile(c, scores);
 }
 
 // sum[i][0 … NV·W) += p[i] · values, over n tokens
@@ -95,30 +108,34 @@ void add_values(const float* p, const T* values, int64_t dim, int n, float* sum)
     vf c[MR][NV];
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 8
         for (int v = 0; v < NV; ++v) c[i][v] = vload(sum + i * row_stride + v * W);
     }
+#pragma GCC unroll 4
     for (int t = 0; t < n; ++t) {
+        vf w[NV];
 #pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) {
-            const vf w = vload(values + t * dim + v * W);
-#pragma GCC unroll 16
-            for (int i = 0; i < MR; ++i) c[i][v] = vfma(vset(p[i * row_stride + t]), w, c[i][v]);
-        }
+        for (int v = 0; v < NV; ++v) w[v] = vload(values + t * dim + v * W);
+        add_products(p + t, w, c);
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i) {
-        for (int v = 0; v < NV; ++v) vstore(sum + i * row_stride + v * W, c[i][v]);
-    }
+    store_tile(c, sum);
 }
 
 // Vectors of a row that go through together: as many as the registers hold, at most 8.
 constexpr int vectors_for(int rows) { return rows * 8 <= 2 * tile_rows ? 8 : rows * 4 <= 2 * tile_rows ? 4 : 2; }
+
+// The first lines of a block that is read next: by the time they are used up the processor has seen where it goes on.
+template <class T>
+void ask(const T* block) {
+    for (int line = 0; line < 16; ++line) __builtin_prefetch(reinterpret_cast<const char*>(block) + 64 * line);
+}
 
 template <class T, int MR>
 void score_span(const Queries& qs, const Pages<T>& pages, int begin, int end, int span, float* scores) {
     const int block_size = pages.cache.block_size;
     if (block_size >= 2 * W) {
         for (int t = begin / (2 * W) * (2 * W); t < end; t += 2 * W) {
+            if (t + 2 * W < end) ask(pages.keys(t + 2 * W));
             score<MR, 2>(qs.q, pages.keys(t), pages.cache.key_dim, block_size, scores + t - span);
         }
         return;
@@ -136,6 +153,7 @@ void add_span(const float* p, const Pages<T>& pages, int begin, int end, int spa
     for (int t = begin; t < end;) {
         const int block_end = (t / block_size + 1) * block_size, stop = block_end < end ? block_end : end;
         const T* values = pages.values(t);
+        if (stop < end) ask(pages.values(stop));
         int e = 0;
         for (; e + NV * W <= dim; e += NV * W) add_values<T, MR, NV>(p + t - span, values + e, dim, stop - t, sum + e);
         for (; e < dim; e += W) add_values<T, MR, 1>(p + t - span, values + e, dim, stop - t, sum + e);
@@ -212,7 +230,10 @@ void load_queries(const hr_attention& a, const QueryTile& tile, Queries& qs) {
         const int token = (tile.first + i) / group, head = tile.kv_head * group + (tile.first + i) % group;
         const T* q = static_cast<const T*>(a.query) + (first_token + token) * a.query_token_stride +
                      head * a.query_head_stride;
-        for (int d = 0; d < dim; ++d) qs.q[i * row_stride + d] = widen(q[d]) * a.scale;
+        for (int d = 0; d < dim; d += W) {
+            const vf v = dim - d >= W ? vload(q + d) : vload_n(q + d, dim - d);
+            vstore(qs.q + i * row_stride + d, vmul(v, vset(a.scale)));
+        }
         qs.from[i] = first_seen(a, start + token);
         qs.to[i] = start + token + 1;
     }

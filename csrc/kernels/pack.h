@@ -104,6 +104,18 @@ void pack_pairs(const X* x, int64_t k, int64_t words, PackedRow out) {
     }
 }
 
+// Up to 64 values of x to as many bytes; not finite ones to anything.
+template <class X>
+void quantize(const X* x, int n, vf inverse, uint8_t (&bytes)[64]) {
+    float q[64] = {};
+    for (int i = 0; i < n; i += W) {
+        const vf v = n - i >= W ? vload(x + i) : vload_n(x + i, n - i);
+        const vf bounded = vmin(vmax(vround(vmul(v, inverse)), vset(-127.0f)), vset(127.0f));
+        vstore(q + i, bounded);
+    }
+    for (int i = 0; i < 64; ++i) bytes[i] = uint8_t(int(q[i]) + activation_offset);
+}
+
 // Symmetric, to 127; the scale is NaN where x is not finite, so that the row of y is too.
 template <class X>
 float pack_int8(const X* x, int64_t k, int64_t words, PackedRow out) {
@@ -114,16 +126,11 @@ float pack_int8(const X* x, int64_t k, int64_t words, PackedRow out) {
         taint = vfma(v, vzero(), taint);
     }
     const float top = vhighest(highest);
-    const float inverse = top > 0.0f ? 127.0f / top : 0.0f;
-    for (int64_t word = 0; word < words; ++word) {
-        uint8_t four[4];
-        for (int j = 0; j < 4; ++j) {
-            const int64_t i = 4 * word + j;
-            const float q = i < k ? __builtin_rintf(widen(x[i]) * inverse) : 0.0f;
-            const float bounded = q >= -127.0f ? (q <= 127.0f ? q : 127.0f) : -127.0f;
-            four[j] = uint8_t(int(bounded) + activation_offset);
-        }
-        std::memcpy(out.at(word), four, 4);
+    const vf inverse = vset(top > 0.0f ? 127.0f / top : 0.0f);
+    uint8_t bytes[64];
+    for (int64_t word = 0; word < words; word += 16) {  // block_words is a multiple of 16
+        quantize(x + 4 * word, int(k - 4 * word < 64 ? k - 4 * word : 64), inverse, bytes);
+        std::memcpy(out.at(word), bytes, size_t(words - word < 16 ? words - word : 16) * 4);
     }
     return top / 127.0f + vsum(taint);
 }

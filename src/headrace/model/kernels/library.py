@@ -50,7 +50,7 @@ class AttentionStruct(Structure):
     """hr_attention."""
 
     _fields_ = (
-        ("cache", POINTER(CacheStruct)),
+        ("cache", c_void_p),
         ("query", c_void_p),
         ("query_token_stride", c_int64),
         ("query_head_stride", c_int64),
@@ -75,7 +75,7 @@ class RopeStruct(Structure):
     """hr_rope."""
 
     _fields_ = (
-        ("cache", POINTER(CacheStruct)),
+        ("cache", c_void_p),
         ("query", c_void_p),
         ("query_stride", c_int64),
         ("key", c_void_p),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ctypes import byref, pointer
+from ctypes import addressof, byref
 from dataclasses import dataclass
 
 import torch
@@ -107,7 +107,7 @@ def attend(
     value_dim = cache.struct.value_dim
     out = torch.empty(num_tokens, num_heads, value_dim, dtype=query.dtype)
     args = AttentionStruct(
-        pointer(cache.struct),
+        addressof(cache.struct),
         query.data_ptr(),
         query.stride(0),
         query.stride(1),
@@ -168,7 +168,7 @@ def rotate_and_write(
     q_size = qkv.shape[1] - k_size - v_size
     item, base = qkv.element_size(), qkv.data_ptr()
     args = RopeStruct(
-        pointer(c),
+        addressof(c),
         base,
         qkv.stride(0),
         base + q_size * item,
