@@ -18,6 +18,9 @@ class EngineConfig:
         attn_implementation: attention implementation by name, "auto" takes the fastest that runs here.
         compile_mode: torch.compile the decoder layers: "default", "reduce-overhead", "max-autotune" or
             "max-autotune-no-cudagraphs"; None runs them as they are. Compiling takes its time at the start.
+        surgery: run the model's modules on headrace's CPU kernels where they do the same (proven at load); not with
+            compile_mode.
+        quantization: "int8": weights per output channel, activations per row, on the CPU kernels; None: as they are.
         scheduler: policy by name: "fifo" or "prefill_first", or one that was registered.
         block_size: tokens per cache block.
         num_blocks: blocks of the full-attention cache.
@@ -35,6 +38,8 @@ class EngineConfig:
     device: str = "auto"
     attn_implementation: str = "auto"
     compile_mode: str | None = None
+    surgery: bool = True
+    quantization: str | None = None
     scheduler: str = "fifo"
     block_size: int = 32
     num_blocks: int | None = None
@@ -52,6 +57,10 @@ class EngineConfig:
         dtypes = ("auto", "float32", "bfloat16", "float16")
         if self.dtype not in dtypes:
             raise ConfigError(f"dtype={self.dtype!r} is not one of {', '.join(dtypes)}")
+        if self.quantization not in (None, "int8"):
+            raise ConfigError(f"quantization={self.quantization!r} is not one of None, int8")
+        if self.quantization is not None and (not self.surgery or self.compile_mode is not None):
+            raise ConfigError("quantization needs surgery=True and no compile_mode: it is a matter of the CPU kernels")
         if self.block_size < 1 or self.block_size & (self.block_size - 1):
             raise ConfigError(f"block_size={self.block_size} is not a power of two; 16 or 32 works for every model")
         for name in ("num_blocks", "max_num_batched_tokens", "max_num_seqs", "max_model_len", "max_queue_size"):

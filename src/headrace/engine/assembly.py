@@ -15,6 +15,7 @@ from headrace.engine.core import EngineCore
 from headrace.engine.runner.startup import allocate_cache, with_defaults
 from headrace.engine.scheduler import Scheduler, SchedulerLimits, get_policy
 from headrace.model.loader import LoadedModel
+from headrace.model.surgery.report import SurgeryReport
 
 _log = logging.getLogger(__name__)
 
@@ -25,13 +26,14 @@ class Engine:
 
     Attributes:
         core: scheduler and runner. loaded: the model. groups: its cache groups.
-        config: with every None worked out.
+        config: with every None worked out. surgery: what of the model runs on the CPU kernels; None: nothing does.
     """
 
     core: EngineCore
     loaded: LoadedModel
     groups: tuple[CacheGroup, ...]
     config: EngineConfig
+    surgery: SurgeryReport | None = None
 
 
 def assemble(
@@ -47,20 +49,20 @@ def assemble(
     Raises:
         ModelNotSupported: with the class and the reason. ConfigError: a setting, or the memory, with the numbers.
     """
-    from headrace.model.attention.registry import get
     from headrace.model.loader import load
     from headrace.model.paged_model import PagedModel
-    from headrace.model.proof import prove
+    from headrace.model.surgery.proven import operate_and_prove
 
     policy = get_policy(config.scheduler, config.safety_margin)
     loaded = load(
         model, dtype=config.dtype, device=config.device, revision=revision, trust_remote_code=trust_remote_code
     )
-    paged = PagedModel(loaded, get(config.attn_implementation))
+    paged = PagedModel(loaded, config.attn_implementation)
     try:
         if config.compile_mode is not None:
             paged.compile(config.compile_mode)
-        difference = prove(paged)
+        surgery = config.surgery and config.compile_mode is None  # compiled code cannot look into our kernels
+        difference, report = operate_and_prove(paged, surgery=surgery, quantization=config.quantization)
         config, groups, size = allocate_cache(paged, with_defaults(config, loaded))
     except BaseException:
         paged.close()
@@ -79,4 +81,6 @@ def assemble(
         type(loaded.model).__name__, loaded.dtype, loaded.device, describe(groups), size.num_blocks, config.block_size,
         size.num_bytes / 1e9, limits.max_num_batched_tokens, limits.max_num_seqs, size.max_model_len, difference,
     )  # fmt: skip
-    return Engine(core, loaded, groups, config)
+    if report is not None:
+        _log.info("on the CPU kernels: %s", report)
+    return Engine(core, loaded, groups, config, report)

@@ -7,7 +7,7 @@ proven before it serves (`proof`).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +15,14 @@ import torch
 
 from headrace.errors import ModelNotSupported
 from headrace.model.attention.context import PagedContext
-from headrace.model.attention.interface import AttentionImplementation, LayerSpec
+from headrace.model.attention.interface import LayerSpec
 from headrace.model.attention.op import (
     IMPLEMENTATION_NAME,
     AttentionTag,
     register_context,
     register_with_transformers,
 )
+from headrace.model.attention.registry import choose
 from headrace.model.batch import StepInputs
 from headrace.model.compilation import compile_layers, forget_compiled
 from headrace.model.loader import LoadedModel
@@ -36,14 +37,17 @@ class PagedModel:
 
     While it is open, the model's attention belongs to headrace; `close` gives the model back as it was.
 
+    Args:
+        loaded: the model. attention: implementation by name, or "auto".
+
     Attributes:
         loaded: the model. layers: its attention layers. context: their cache. vocab_size: columns of its logits.
 
     Raises:
-        ModelNotSupported: the model's class and the reason.
+        ModelNotSupported: the model's class and the reason. ConfigError: the attention does not serve it.
     """
 
-    def __init__(self, loaded: LoadedModel, implementation: AttentionImplementation) -> None:
+    def __init__(self, loaded: LoadedModel, attention: str) -> None:
         """Learn the model's attention layers and wire them; cache tensors come with `context.allocate`."""
         self.loaded = loaded
         self._model = loaded.model
@@ -51,10 +55,11 @@ class PagedModel:
         self._own_attention = OwnAttention(self._model)
         self._tags: dict[Any, AttentionTag] = {}
         self._compiled: list[Any] = []
+        self._at_close: list[Callable[[], None]] = []
         self._closed = False
         try:
             self.layers, calls = self._learn()
-            self.context = PagedContext(implementation, self.layers)
+            self.context = PagedContext(choose(attention, self.layers, loaded.dtype, loaded.device), self.layers)
             self._wire(calls, register_context(self.context))
         except BaseException:
             self.close()
@@ -117,11 +122,17 @@ class PagedModel:
         finally:
             self._model.set_attn_implementation(IMPLEMENTATION_NAME)
 
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Have `close` call this before it gives the model back; the callback added last is called first."""
+        self._at_close.append(callback)
+
     def close(self) -> None:
         """Give the model back with its own attention; harmless when repeated."""
         if self._closed:  # by now the model may belong to another engine
             return
         self._closed = True
+        for callback in reversed(self._at_close):
+            callback()
         forget_compiled(self._compiled)
         for module in self._tags:
             if hasattr(module, "headrace_tag"):

@@ -1,0 +1,127 @@
+"""Weights whose values live in packed matrices while an engine is open.
+
+::
+
+    pack      parameter ─► panels            both hold the values
+    settle    parameter = NaN, one element   the panels alone hold them: no second copy
+    give_back parameter ◄─ panels            bit by bit as it was
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from headrace.model.kernels.library import Kernels
+from headrace.model.kernels.linear import PackedLinear
+
+View = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _whole(weight: torch.Tensor) -> torch.Tensor:
+    return weight
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of a matrix: a view of a parameter.
+
+    Attributes:
+        parameter: of any shape. view: of a tensor of that shape, as [rows, K] or with more leading dimensions.
+        bias: one number per row, or None.
+    """
+
+    parameter: nn.Parameter
+    view: View = _whole
+    bias: torch.Tensor | None = None
+
+    @property
+    def rows(self) -> torch.Tensor:
+        """The weights, [rows, K]."""
+        viewed = self.view(self.parameter.detach())
+        return viewed.reshape(-1, viewed.shape[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    matrix: PackedLinear
+    first_row: int
+    part: Part
+
+
+class Terms:
+    """On which terms weights are packed.
+
+    Attributes:
+        kernels: pack and multiply. dtype: of packed weights, the model's or int8.
+        kept: ids of parameters that keep their values too, because others read them.
+    """
+
+    def __init__(self, kernels: Kernels, dtype: torch.dtype, kept: frozenset[int]) -> None:
+        """For one engine."""
+        self.kernels = kernels
+        self.dtype = dtype
+        self.kept = kept
+
+
+class Lease:
+    """The weights of one replaced module.
+
+    Attributes:
+        kernels: what packs them. num_bytes: memory of the packed matrices.
+    """
+
+    def __init__(self, terms: Terms) -> None:
+        """Of nothing yet."""
+        self.kernels = terms.kernels
+        self._terms = terms
+        self._packed: list[_Packed] = []
+        self._lent: dict[nn.Parameter, torch.Size] = {}
+        self.num_bytes = 0
+
+    def pack(self, parts: Sequence[Part], *, gated: bool = False, exact: bool = False) -> PackedLinear:
+        """One matrix with the rows of all parts, in order; `exact` in the model's dtype, whatever is asked for.
+
+        Raises ValueError or MemoryError when the kernels cannot do it.
+        """
+        rows = [part.rows for part in parts]
+        bias = None
+        if any(part.bias is not None for part in parts):
+            biases = [r.new_zeros(len(r)) if p.bias is None else p.bias for p, r in zip(parts, rows, strict=True)]
+            bias = torch.cat([b.detach().float() for b in biases])
+        dtype = rows[0].dtype if exact else self._terms.dtype
+        matrix = PackedLinear(self.kernels, sum(map(len, rows)), rows[0].shape[1], dtype, gated=gated, bias=bias)
+        first = 0
+        for part, weights in zip(parts, rows, strict=True):
+            matrix.load(weights, first)
+            self._packed.append(_Packed(matrix, first, part))
+            first += len(weights)
+        self.num_bytes += matrix.num_bytes
+        return matrix
+
+    def settle(self) -> None:
+        """Let go of the parameters' own values. Their shape and dtype stay; whoever reads them reads NaN."""
+        for packed in self._packed:
+            parameter = packed.part.parameter
+            if id(parameter) not in self._terms.kept and parameter not in self._lent:
+                self._lent[parameter] = parameter.shape
+                parameter.data = torch.full((), float("nan"), dtype=parameter.dtype).expand(parameter.shape)
+
+    def give_back(self) -> None:
+        """Fill the parameters with their values again; harmless when repeated.
+
+        Raises ValueError for int8, which has no way back.
+        """
+        values = {parameter: torch.empty(shape, dtype=parameter.dtype) for parameter, shape in self._lent.items()}
+        for packed in self._packed:
+            if packed.part.parameter in values:
+                target = packed.part.view(values[packed.part.parameter])
+                rows = torch.empty(target.numel() // target.shape[-1], target.shape[-1], dtype=target.dtype)
+                packed.matrix.unload(rows, packed.first_row)
+                target.copy_(rows.view(target.shape))
+        for parameter, value in values.items():
+            parameter.data = value
+        self._lent = {}

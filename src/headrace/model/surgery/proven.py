@@ -1,0 +1,61 @@
+"""Surgery, and the proof of the whole model after it; a model that does not stand it runs as it is."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from headrace.errors import ConfigError, ModelNotSupported
+from headrace.model.kernels.library import Kernels, load_library, open_kernels
+from headrace.model.paged_model import PagedModel
+from headrace.model.proof import expect, prove
+from headrace.model.surgery.operate import DTYPES, operate
+from headrace.model.surgery.report import SurgeryReport
+
+_log = logging.getLogger(__name__)
+
+
+def operate_and_prove(
+    paged: PagedModel, *, surgery: bool = True, quantization: str | None = None
+) -> tuple[float, SurgeryReport | None]:
+    """Rewrite a wired model for the CPU kernels and prove it; where there are none, only prove it.
+
+    Returns:
+        The largest relative difference of the logits, and what was done; None where nothing was.
+
+    Raises:
+        ModelNotSupported: the model is off also by itself, or off by the quantization that was asked for.
+        ConfigError: quantization without the kernels.
+    """
+    expectation = expect(paged)
+    kernels = _kernels(paged) if surgery else None
+    if kernels is None:
+        if quantization is not None:
+            raise ConfigError(f"quantization={quantization!r} needs the CPU kernels, which do not run this model here")
+        return prove(paged, expectation), None
+    operation: Any = None
+    try:
+        operation = operate(paged, kernels, quantization=quantization)
+        return prove(paged, expectation, quantized=quantization is not None), operation.report
+    except Exception as error:  # whatever it was, the model itself may be fine
+        if quantization is not None:
+            raise
+        if operation is not None:
+            operation.undo()
+        difference = prove(paged, expectation)
+        _log.warning("%s runs without the CPU kernels: %s", type(paged.loaded.model).__name__, error)
+        report = SurgeryReport()
+        report.dropped["model", type(paged.loaded.model).__name__, _reason(error)] += 1
+        return difference, report
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, ModelNotSupported) else f"{type(error).__name__}: {error}"
+
+
+def _kernels(paged: PagedModel) -> Kernels | None:
+    """Those of the attention, so that one pool of threads serves both; None where they do not run this model."""
+    if paged.loaded.device.type != "cpu" or paged.loaded.dtype not in DTYPES or load_library() is None:
+        return None
+    kernels = getattr(paged.context.implementation, "kernels", None)
+    return kernels if isinstance(kernels, Kernels) else open_kernels()
