@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from headrace.engine.sampling_params import SamplingParams
@@ -30,12 +31,31 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "stop_strings": (None, []),
     "prompt_lookup_num_tokens": (None,),
     "max_time": (None,),
+    "min_length": (None, 0),
+    "remove_invalid_values": (None, False),
+    "token_healing": (None, False),
+    "constraints": (None,),
+    "force_words_ids": (None,),
 }
 """Fields that change what is generated and that headrace does not do, each with the values that ask for nothing."""
 
 
-def sampling_params_from(config: Any, model_eos: frozenset[int]) -> tuple[SamplingParams, frozenset[int]]:
-    """The sampling parameters and end-of-sequence ids that a GenerationConfig asks for.
+@dataclass(frozen=True, slots=True)
+class GenerationSettings:
+    """What a GenerationConfig asks for.
+
+    Attributes:
+        params: sampling. eos_token_ids: end of sequence.
+        max_total_tokens: most tokens of prompt and output (`max_length`), where `max_new_tokens` says nothing.
+    """
+
+    params: SamplingParams
+    eos_token_ids: frozenset[int]
+    max_total_tokens: int | None
+
+
+def settings_from(config: Any, model_eos: frozenset[int]) -> GenerationSettings:
+    """What a GenerationConfig asks for.
 
     Args:
         config: a transformers GenerationConfig. model_eos: ids to use where it names none.
@@ -56,18 +76,20 @@ def sampling_params_from(config: Any, model_eos: frozenset[int]) -> tuple[Sampli
             "top_p": _or(config.top_p, 1.0),
             "min_p": _or(config.min_p, 0.0),
         }
+    by_length = config.max_new_tokens is None and config.max_length is not None
     params = SamplingParams(
         **{"temperature": 0.0, **sampled},
-        max_tokens=_or(config.max_new_tokens, 20),  # transformers' own default
+        max_tokens=_or(config.max_new_tokens, None if by_length else 20),  # transformers' own default
         min_tokens=_or(config.min_new_tokens, 0),
         n=_or(config.num_return_sequences, 1),
         repetition_penalty=_or(config.repetition_penalty, 1.0),
         logit_bias=_single_token_bias(getattr(config, "sequence_bias", None)),
     )
-    eos = config.eos_token_id
-    if eos is None:
-        return params, model_eos
-    return params, frozenset(i for i in (eos if isinstance(eos, list | tuple) else [eos]) if i >= 0)
+    ids = config.eos_token_id
+    eos = (
+        model_eos if ids is None else frozenset(i for i in (ids if isinstance(ids, list | tuple) else [ids]) if i >= 0)
+    )
+    return GenerationSettings(params, eos, config.max_length if by_length else None)
 
 
 def _or(value: Any, default: Any) -> Any:

@@ -61,13 +61,20 @@ class Intake:
         request_id: str,
         cache_salt: str | None = None,
         eos_token_ids: frozenset[int] | None = None,
+        max_total_tokens: int | None = None,
     ) -> list[Request]:
         """The `params.n` sequences of one request; with several, their ids end in #0, #1, …
+
+        Args:
+            prompt_token_ids: the prompt. params: sampling. request_id: of the request. cache_salt: of its prefixes.
+            eos_token_ids: instead of the model's.
+            max_total_tokens: most tokens of prompt and output, where that is less than the model's.
 
         Raises:
             EmptyPrompt, PromptTooLong, TokenOutOfRange, InvalidParameter: with the numbers and what would work.
         """
-        prompt = self._checked_prompt(prompt_token_ids)
+        length = min(self.limits.max_model_len, max_total_tokens or self.limits.max_model_len)
+        prompt = self._checked_prompt(prompt_token_ids, length)
         self._check_params(params)
         now, seed = self._clock(), params.seed if params.seed is not None else self._seeds()
         eos = self.limits.eos_token_ids if eos_token_ids is None else eos_token_ids
@@ -79,14 +86,14 @@ class Intake:
                 # Sequence 0 draws what n = 1 would draw; the others' seeds are a Weyl sequence from there.
                 (seed + i * _GOLDEN) & _MASK,
                 eos,
-                self.limits.max_model_len,
+                length,
                 now,
                 cache_salt,
             )
             for i in range(params.n)
         ]
 
-    def _checked_prompt(self, given: Any) -> list[int]:
+    def _checked_prompt(self, given: Any, max_tokens: int) -> list[int]:
         if hasattr(given, "tolist"):  # numpy and torch
             given = given.tolist()
         if isinstance(given, str | bytes | bytearray) or not isinstance(given, Sequence):
@@ -103,10 +110,10 @@ class Intake:
             raise TokenOutOfRange(
                 f"token id {wrong} is out of range: the model has ids 0 to {self.limits.vocab_size - 1}"
             )
-        if len(prompt) >= self.limits.max_model_len:
+        if len(prompt) >= max_tokens:
+            name = "max_model_len" if max_tokens == self.limits.max_model_len else "max_length"
             raise PromptTooLong(
-                f"the prompt has {len(prompt)} tokens; {self.limits.max_model_len - 1} leave room for an answer "
-                f"(max_model_len={self.limits.max_model_len})"
+                f"the prompt has {len(prompt)} tokens; {max_tokens - 1} leave room for an answer ({name}={max_tokens})"
             )
         return prompt
 

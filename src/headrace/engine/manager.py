@@ -17,7 +17,7 @@ from typing import Any
 from headrace.config import EngineConfig
 from headrace.engine.assembly import assemble
 from headrace.engine.client import EngineClient
-from headrace.engine.generation_config import sampling_params_from
+from headrace.engine.generation_config import settings_from
 from headrace.engine.intake import Intake, IntakeLimits
 from headrace.engine.outputs import EngineOutput
 from headrace.engine.progress import ProgressBar
@@ -78,11 +78,13 @@ class ContinuousBatchingManager:
         length = engine.config.max_model_len
         assert length is not None
         try:
-            self._params, eos = sampling_params_from(self.generation_config, engine.loaded.eos_token_ids)
+            settings = settings_from(self.generation_config, engine.loaded.eos_token_ids)
         except BaseException:
             self._client.stop()
             raise
-        self._intake = Intake(IntakeLimits(engine.core.runner.vocab_size, length, eos), engine.core.clock)
+        self._params, self._max_total_tokens = settings.params, settings.max_total_tokens
+        limits = IntakeLimits(engine.core.runner.vocab_size, length, settings.eos_token_ids)
+        self._intake = Intake(limits, engine.core.clock)
         self._changed = Condition()
         self._live: dict[str, GenerationOutput] = {}
         self._streamed: dict[str, deque[GenerationOutput]] = {}
@@ -139,12 +141,19 @@ class ContinuousBatchingManager:
             InvalidRequest and its kinds, QueueFull, EngineStopped, EngineDead.
         """
         params = self._params if sampling_params is None else sampling_params
+        by_config = sampling_params is None and max_new_tokens is None
         if max_new_tokens is not None:
             params = replace(params, max_tokens=max_new_tokens)
         if params.stop:
             raise InvalidParameter("stop", params.stop, "a manager has no tokenizer; use stop_token_ids, or LLM")
         name = self._intake.new_request_id() if request_id is None else request_id
-        requests = self._intake.requests(input_ids, params, name, eos_token_ids=_eos_ids(eos_token_id))
+        requests = self._intake.requests(
+            input_ids,
+            params,
+            name,
+            eos_token_ids=_eos_ids(eos_token_id),
+            max_total_tokens=self._max_total_tokens if by_config else None,
+        )
         self._submit(requests, streaming)
         return name
 
