@@ -40,8 +40,8 @@ def size_cache(
     """Divide a budget between the groups.
 
     A bounded group (sliding window) gets what `max_num_seqs` requests can hold at most, a full group what the longest
-    requests can; when that is more than the budget, all groups shrink alike, and with them the longest request that
-    fits alone.
+    requests can; when that is more than the budget, all groups shrink alike, a bounded one no further than to what one
+    request holds, and with them the longest request that fits alone.
 
     Args:
         groups: cache groups. block_size: tokens per block. budget_bytes: for all of them.
@@ -52,25 +52,37 @@ def size_cache(
         ConfigError: not even one short request fits; says how many bytes would do.
     """
     wanted = [max_num_seqs * group.max_blocks(max_model_len, step_tokens, block_size) for group in groups]
-    wanted_bytes = sum(n * group.block_bytes for n, group in zip(wanted, groups, strict=True))
-    share = min(1.0, budget_bytes / wanted_bytes) if num_blocks is None else num_blocks / max(wanted)
-    alone = [group.max_blocks(max_model_len, step_tokens, block_size) for group in groups]
-    # A bounded group never needs to shrink below what one request holds: that would shorten every request for little.
-    shares = [max(int(n * share), one if g.bounded else 1) for n, one, g in zip(wanted, alone, groups, strict=True)]
+    # A bounded group does not shrink below what one request holds: that would shorten every request for little.
+    least = [group.max_blocks(max_model_len, step_tokens, block_size) if group.bounded else 1 for group in groups]
     if num_blocks is None:
-        blocks = [min(n, part) for n, part in zip(wanted, shares, strict=True)]
+        blocks = _divided(groups, wanted, least, budget_bytes)
     else:
-        blocks = [num_blocks if n == max(wanted) else part for n, part in zip(wanted, shares, strict=True)]
+        most = max(wanted)
+        blocks = [
+            num_blocks if n == most else max(round(n * num_blocks / most), low)
+            for n, low in zip(wanted, least, strict=True)
+        ]
     longest = _longest_alone(groups, blocks, block_size, step_tokens, max_model_len)
     num_bytes = sum(n * group.block_bytes for n, group in zip(blocks, groups, strict=True))
     shortest = min(2 * block_size, max_model_len)
     if longest < shortest or (num_blocks is None and num_bytes > budget_bytes):
-        least = sum(g.max_blocks(shortest, step_tokens, block_size) * g.block_bytes for g in groups)
+        enough = sum(g.max_blocks(shortest, step_tokens, block_size) * g.block_bytes for g in groups)
         raise ConfigError(
-            f"the cache has room for {longest} tokens of one request in {budget_bytes:,} bytes; {least:,} bytes hold "
+            f"the cache has room for {longest} tokens of one request in {budget_bytes:,} bytes; {enough:,} bytes hold "
             f"{shortest} tokens: free memory, raise max_memory_percent or num_blocks, or choose a smaller block_size"
         )
     return CacheSize(tuple(blocks), longest, num_bytes)
+
+
+def _divided(groups: Sequence[CacheGroup], wanted: Sequence[int], least: Sequence[int], budget_bytes: int) -> list[int]:
+    """What each group gets of a budget: its least, where that fits, and its share of the rest."""
+    sizes = [group.block_bytes for group in groups]
+    if sum(low * size for low, size in zip(least, sizes, strict=True)) > budget_bytes:
+        least = [1] * len(groups)
+    rest = budget_bytes - sum(low * size for low, size in zip(least, sizes, strict=True))
+    more = sum((n - low) * size for n, low, size in zip(wanted, least, sizes, strict=True))
+    share = min(1.0, max(rest, 0) / more) if more else 0.0
+    return [low + int((n - low) * share) for n, low in zip(wanted, least, strict=True)]
 
 
 def _longest_alone(

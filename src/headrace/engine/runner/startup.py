@@ -29,9 +29,12 @@ _SMALLEST_STEP_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
+    """What to try: the settings, and the cache that fits the budget, or one of `divisor` times fewer bytes."""
+
     config: EngineConfig
     budget_bytes: int
     cache_dtype: torch.dtype
+    divisor: int = 1
 
 
 def with_defaults(config: EngineConfig, loaded: LoadedModel) -> EngineConfig:
@@ -75,29 +78,41 @@ def allocate_cache(paged: PagedModel, config: EngineConfig) -> tuple[EngineConfi
         groups = cache_groups(paged, config.block_size, dtype)
         assert config.max_model_len and config.max_num_seqs and config.max_num_batched_tokens
         try:
-            size = size_cache(
-                groups,
-                block_size=config.block_size,
-                budget_bytes=attempt.budget_bytes - _activation_bytes(config, paged),
-                max_model_len=config.max_model_len,
-                max_num_seqs=config.max_num_seqs,
-                step_tokens=config.max_num_batched_tokens,
-                num_blocks=config.num_blocks,
-            )
+            size = _size(config, groups, attempt.budget_bytes - _activation_bytes(config, paged))
+            if attempt.divisor > 1:
+                size = _size(config, groups, size.num_bytes // attempt.divisor)
             paged.context.allocate(size.num_blocks, config.block_size, dtype, paged.loaded.device)
         except (MemoryError, RuntimeError, ConfigError) as error:
             _log.warning(
-                "a cache in %.2f GB with steps of %d tokens in %s does not fit: %s",
-                attempt.budget_bytes / 1e9, config.max_num_batched_tokens, dtype, error,
+                "1/%d of a cache in %.2f GB with steps of %d tokens in %s does not fit: %s",
+                attempt.divisor, attempt.budget_bytes / 1e9, config.max_num_batched_tokens, dtype, error,
             )  # fmt: skip
             first = first or error
             continue
+        if size.max_model_len < config.max_model_len:
+            _log.warning(
+                "requests of up to %d tokens fit the cache, instead of %d: more memory or max_memory_percent helps",
+                size.max_model_len, config.max_model_len,
+            )  # fmt: skip
         return replace(config, max_model_len=size.max_model_len, num_blocks=max(size.num_blocks)), groups, size
     raise ConfigError(f"no cache fits: {first}") from first
 
 
+def _size(config: EngineConfig, groups: tuple[CacheGroup, ...], budget_bytes: int) -> CacheSize:
+    assert config.max_model_len and config.max_num_seqs and config.max_num_batched_tokens
+    return size_cache(
+        groups,
+        block_size=config.block_size,
+        budget_bytes=budget_bytes,
+        max_model_len=config.max_model_len,
+        max_num_seqs=config.max_num_seqs,
+        step_tokens=config.max_num_batched_tokens,
+        num_blocks=config.num_blocks,
+    )
+
+
 def _attempts(config: EngineConfig, paged: PagedModel) -> Iterator[_Attempt]:
-    """What to try, in order. Nothing that the user fixed is changed, but for the cache's dtype at the very end."""
+    """What to try, in order. The step's token budget is a bound, so it may fall; num_blocks stays where it is given."""
     device, dtype = paged.loaded.device, paged.loaded.dtype
     budget = int(available_bytes(device) * config.max_memory_percent)
     if device.type == "cpu":
@@ -110,8 +125,8 @@ def _attempts(config: EngineConfig, paged: PagedModel) -> Iterator[_Attempt]:
         config = replace(config, max_num_batched_tokens=step)
         yield _Attempt(config, budget, dtype)
     if config.num_blocks is None:
-        for share in (2, 4, 8):
-            yield _Attempt(config, budget // share, dtype)
+        for divisor in (2, 4, 8):
+            yield _Attempt(config, budget, dtype, divisor)
     if dtype.itemsize > 2:
         yield _Attempt(config, budget, torch.bfloat16)
 
