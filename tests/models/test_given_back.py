@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from tools.model_table.equality import expected_tokens
+from tools.model_table.tiny_configs import make_model
 from transformers import PreTrainedModel
 
 from headrace import LLM
 from headrace.errors import ModelNotSupported
-from tools.model_table.equality import expected_tokens
-from tools.model_table.tiny_configs import make_model
 
 SETTINGS = {"block_size": 4, "num_blocks": 64}
 

@@ -31,10 +31,16 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "cohere_compass_text": {
         "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-        "rope_parameters": {"sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}, "full_attention": None},
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            "full_attention": None,
+        },
     },
     # The modeling code reads a field that the configuration class does not have.
-    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0}, "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4}},
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
+        "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4},
+    },
     "deepseek_v4": {"num_key_value_heads": 1, "o_groups": 2, "o_lora_rank": 16, "index_n_heads": 4},
     "dots1": _FULL_AND_SLIDING,
     "dots3_note": {
@@ -64,15 +70,11 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     # A layer here is two attention blocks.
     "longcat_flash": {"num_layers": 2, "q_lora_rank": 32, "moe_topk": 2, "zero_expert_num": 2, "head_dim": 8},
     "mellum": _FULL_AND_SLIDING,
-    "mllama": {"text_config": {"cross_attention_layers": [1]}},
     "mllama_text_model": {"cross_attention_layers": [1]},
     # Its cache slides, its mask does not: they agree as long as the window is the length.
     "moshi": {"sliding_window": 512},
     "mamba2": {"num_heads": 8, "head_dim": 16},
-    "phi4_multimodal": {
-        "audio_config": {"num_blocks": 1, "ext_pw_out_channel": 64, "nemo_conv_channels": 64, "bias_max_distance": 10},
-        "vision_config": {"image_size": 28},
-    },
+    "phi4_multimodal": {"vision_config": {"image_size": 28}},
     "phi4_multimodal_audio": {
         "num_blocks": 1,
         "ext_pw_out_channel": 64,
@@ -103,13 +105,18 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "lsh_attn_chunk_length": 8,
         "num_buckets": 4,
     },
-    "roc_bert": {"pronunciation_vocab_size": 20, "shape_vocab_size": 20, "pronunciation_embed_dim": 16, "shape_embed_dim": 16},
+    "roc_bert": {
+        "pronunciation_vocab_size": 20,
+        "shape_vocab_size": 20,
+        "pronunciation_embed_dim": 16,
+        "shape_embed_dim": 16,
+    },
     "xlstm": {"num_blocks": 3, "qk_dim_factor": 1.0},
     "xmod": {"default_language": "en_XX"},
     "zamba2": {"layers_block_type": ["linear_attention", "hybrid", "linear_attention"], "n_mamba_heads": 4},
     "zaya": {"num_experts_per_tok": 1},
 }
-"""Configuration fields by model type. `_default` is what the class needs to be built with its defaults at all."""
+"""Configuration fields by model type; those of a part, by the type of the part or under its name in the whole."""
 
 WEIGHT_SCALE: dict[str, float] = {
     **dict.fromkeys(("camembert", "bert-generation", "ernie", "roc_bert"), 0.1),
@@ -119,7 +126,7 @@ WEIGHT_SCALE: dict[str, float] = {
 """Standard deviation of the weights where the common one makes a text of one token."""
 
 NO_DECODER: dict[str, str] = {
-    "gemma3n": "its vision tower needs the timm package; the text model is gemma3n_text",
+    "gemma3n": "its vision tower needs the timm package (the text model gemma3n_text does not)",
     "gemma4_assistant": "drafts from the cache of a Gemma 4 model and has none of its own",
     "gemma4_unified_assistant": "drafts from the cache of a Gemma 4 model and has none of its own",
     "musicgen": "AutoModelForCausalLM hands it a configuration that it does not take",

@@ -10,10 +10,9 @@ import zlib
 from typing import Any
 
 import torch
+from tools.model_table.overrides import OVERRIDES, WEIGHT_SCALE
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-from tools.model_table.overrides import OVERRIDES, WEIGHT_SCALE
 
 VOCAB_SIZE = 160
 WINDOW = 8
@@ -104,14 +103,14 @@ def tiny_config(model_type: str) -> PreTrainedConfig:
 
 def _tiny(config_class: type[PreTrainedConfig], override: dict[str, Any]) -> PreTrainedConfig:
     """Shrink the class's default configuration and those inside it; `override` has the last word."""
-    default = config_class(**override.get("_default", {}))
+    default = config_class()
     names = default.to_dict()
     fields = {name: value for name, value in SIZES.items() if name in names}
     if "qk_rope_head_dim" in names:
         fields.pop("head_dim", None)  # latent attention derives it, and has a key head per query head
         fields["num_key_value_heads"] = fields["num_attention_heads"]
     fields |= {name: _shortened(names[name], NUM_LAYERS) for name in PER_LAYER if names.get(name)}
-    fields |= {name: value for name, value in override.items() if name != "_default"}
+    fields |= override
     for name in config_class.sub_configs:
         part = getattr(default, name, None)
         if part is not None:
