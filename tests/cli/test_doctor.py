@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace.cli import machine
 from headrace.cli.main import main
+from headrace.observability import machine
 
 
 def test_the_machine(capsys: pytest.CaptureFixture[str]) -> None:

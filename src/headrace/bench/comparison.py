@@ -8,9 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from headrace.bench.cpu_times import CpuTimes
 from headrace.bench.engines import EngineSpec
 from headrace.bench.engines.process import EngineFailed, EngineProcess
-from headrace.bench.machine import CpuTimes
 from headrace.bench.results import EngineResult, Measurement
 from headrace.bench.workloads import MIN_VOCAB_SIZE, Request, Workload
 

@@ -9,13 +9,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from headrace.bench import machine, workloads
+from headrace.bench import workloads
 from headrace.bench.comparison import Conditions, Contender, compare
 from headrace.bench.engines import ENGINES, EngineSpec, engine
 from headrace.bench.report import Report
 from headrace.bench.shapes import SHAPES, Shape, model_folder
 from headrace.bench.shapes import shape as shape_of
 from headrace.errors import ConfigError
+from headrace.observability import machine
 
 _MODEL_DIR = Path("~/.cache/headrace/bench")
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--baseline", default="headrace", metavar="ENGINE", help="what ratios refer to (headrace)")
     add("--concurrency", type=_levels, metavar="1,2,…", help="so many requests at a time, each in turn (all at once)")
-    add("--threads", type=_positive, default=machine.usable_cores(), help="of each engine (%(default)s, all cores)")
+    add("--threads", type=_positive, default=machine.usable_cpus(), help="of each engine (%(default)s, all cores)")
     add("--repeats", type=_positive, default=3, help="of each measurement (%(default)s)")
     add("--timeout", type=_positive, default=1800, metavar="SECONDS", help="for a load or a run (%(default)s)")
     add("--model-dir", type=Path, default=_MODEL_DIR, metavar="FOLDER", help="keeps the models (%(default)s)")

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace import __version__
-from headrace.bench import machine
 from headrace.bench.comparison import Conditions
 from headrace.bench.results import EngineResult, Measurement, Spread
+from headrace.observability import machine
 
 _NOISY_CORES = 0.1
 """More than so many cores busy with something else, and the figures are called disturbed."""
@@ -49,7 +49,7 @@ class Report:
         """Everything, with each repeat; token ids are left out."""
         workload = self.conditions.workload
         return {
-            "machine": machine.describe(),
+            "machine": {"cpu": machine.cpu(), "memory": machine.memory(), "platform": platform.platform()},
             "versions": {"headrace": __version__, "python": platform.python_version()},
             "command": list(self.command),
             "shape": self.shape,
@@ -70,14 +70,15 @@ class Report:
     # ---------------------------------------------------------------- the text
 
     def _headline(self) -> str:
-        workload, about = self.conditions.workload, machine.describe()
-        memory = f", {about['memory_bytes'] / 2**30:.0f} GiB" if about["memory_bytes"] else ""
+        workload, cpu, total = self.conditions.workload, machine.cpu(), machine.memory()["total_bytes"]
+        memory = f", {total / 2**30:.0f} GiB" if total else ""
+        sets = [name for name, there in (cpu["instruction_sets"] or {}).items() if there]
         return (
             f"{workload.name} (seed {workload.seed}): {len(workload.requests)} requests, "
             f"{workload.num_prompt_tokens:,} prompt and {workload.num_output_tokens:,} output tokens\n"
             f"shape {self.shape}, {self.conditions.dtype}, {self.conditions.threads} threads, median "
             f"[least..most] of {self.conditions.repeats}\n"
-            f"{about['cpu']}, {about['cores']} cores{memory}, {' '.join(about['flags'])}"
+            f"{cpu['model']}, {cpu['num_usable_cores']} cores{memory}, {' '.join(sets)}"
         )
 
     def _table(self, level: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median, quantiles
 from typing import Any
 
-from headrace.bench.machine import CpuTimes
+from headrace.bench.cpu_times import CpuTimes
 
 
 @dataclass(frozen=True, slots=True)

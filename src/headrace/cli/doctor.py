@@ -10,11 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from headrace import __version__
-from headrace.cli import machine
 from headrace.cli.engine_arguments import add_engine_arguments, add_loading_arguments
 from headrace.cli.field_flags import given_fields
 from headrace.config import EngineConfig
 from headrace.errors import HeadraceError
+from headrace.observability import machine
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 

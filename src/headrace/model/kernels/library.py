@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from headrace.config.environment import read_cpu_environment
 from headrace.errors import ConfigError
+from headrace.observability.machine import usable_cpus
 
 ABI = 1
 LIBRARY_PATH = Path(__file__).with_name("libheadrace.so")
@@ -162,11 +162,6 @@ def available_isas(path: Path = LIBRARY_PATH) -> tuple[str, ...]:
     """The instruction sets that run here, best first; empty where the library was not built."""
     library = load_library(path)
     return tuple(library.hr_available().decode().split(",")) if library else ()
-
-
-def usable_cpus() -> int:
-    """The processors that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Kernels:

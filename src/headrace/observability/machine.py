@@ -39,24 +39,38 @@ def memory() -> dict[str, int | None]:
     return {
         "total_bytes": _kibibytes(fields.get("MemTotal")),
         "available_bytes": _kibibytes(fields.get("MemAvailable")),
-        "cgroup_limit_bytes": _cgroup_limit(),
+        "cgroup_limit_bytes": _cgroup_bytes("memory.max", "memory.limit_in_bytes"),
     }
 
 
-def _usable_cores() -> float | None:
+def available_memory_bytes() -> int | None:
+    """Bytes that this process can still take: of the host, and of its control group."""
+    available = memory()["available_bytes"]
+    limit = _cgroup_bytes("memory.max", "memory.limit_in_bytes")
+    used = _cgroup_bytes("memory.current", "memory.usage_in_bytes")
+    if limit is None or used is None:
+        return available
+    left = max(limit - used, 0)
+    return left if available is None else min(available, left)
+
+
+def usable_cpus() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _usable_cores() -> float:
     """Cores that this process may use: its affinity, and the control group's share of time."""
-    cores: float | None = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota, _, period = (_read(Path("/sys/fs/cgroup/cpu.max")) or "max").partition(" ")
-    if cores is None or quota == "max":
-        return cores
-    return min(cores, int(quota) / int(period))
+    return usable_cpus() if quota == "max" else min(usable_cpus(), int(quota) / int(period))
 
 
-def _cgroup_limit() -> int | None:
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        limit = _read(Path(path))
-        if limit is not None and limit != "max" and int(limit) < 1 << 60:  # version 1 writes "none" as 2**63
-            return int(limit)
+def _cgroup_bytes(version_2: str, version_1: str) -> int | None:
+    """A figure of the control group's memory controller; None where there is none, or no limit."""
+    for path in (f"/sys/fs/cgroup/{version_2}", f"/sys/fs/cgroup/memory/{version_1}"):
+        value = _read(Path(path))
+        if value is not None and value != "max" and int(value) < 1 << 60:  # version 1 writes "none" as 2**63
+            return int(value)
     return None
 
 

@@ -1,46 +1,13 @@
-"""What the figures were measured on, and what else ran on it meanwhile. Linux tells; elsewhere fields are None."""
+"""What ran on the machine while something was measured. Linux tells; elsewhere there is nothing to know."""
 
 from __future__ import annotations
 
 import os
-import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-_TELLING_FLAGS = (
-    "avx2",
-    "avx512f",
-    "avx512_vnni",
-    "avx512_bf16",
-    "avx512_fp16",
-    "amx_bf16",
-    "amx_int8",
-    "asimd",
-    "sve",
-)
 _PROC = Path("/proc")
-
-
-def describe() -> dict[str, Any]:
-    """Processor, cores, memory, and the instruction sets that kernels choose by."""
-    info = _cpu_info()
-    flags = info.get("flags", info.get("Features", "")).split()
-    return {
-        "cpu": info.get("model name", platform.processor() or platform.machine()),
-        "cores": usable_cores(),
-        "memory_bytes": _memory_bytes(),
-        "flags": [flag for flag in _TELLING_FLAGS if flag in flags],
-        "system": f"{platform.system()} {platform.release()}",
-    }
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +49,3 @@ def _group_ticks(group_id: int) -> int:
         if int(fields[2]) == group_id:
             total += sum(map(int, fields[11:15]))
     return total
-
-
-def _cpu_info() -> dict[str, str]:
-    """The first processor's part of /proc/cpuinfo."""
-    try:
-        first = (_PROC / "cpuinfo").read_text().split("\n\n")[0]
-    except OSError:
-        return {}
-    pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
-    return {name.strip(): value.strip() for name, value in pairs}
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return None
