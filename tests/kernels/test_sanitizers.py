@@ -39,7 +39,7 @@ def test_kernels_under_sanitizers(tmp_path: Path) -> None:
     if compiler is None:
         pytest.skip("no C++ compiler")
     library = tmp_path / "libheadrace.so"
-    sanitizers = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+    sanitizers = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
     emulation = ("-DHR_EMULATE_DPBF16",) if "avx512vnni" in available_isas() else ()
     build.compile_library(compiler, library, (*sanitizers, *emulation))
     runtime = subprocess.run(
