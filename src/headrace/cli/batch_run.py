@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.cli.batch_input import Task
 from headrace.cli.batch_output import error_record, result_record
-from headrace.cli.progress import Progress
+from headrace.engine.progress import Progress
 from headrace.errors import EngineDead, EngineStopped, HeadraceError, QueueFull
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from headrace.cli.engine_arguments import (
     sampling_params,
 )
 from headrace.cli.print_text import print_texts
-from headrace.cli.progress import Progress
+from headrace.engine.progress import Progress
 from headrace.engine.sampling_params import SamplingParams
 from headrace.errors import ConfigError
 

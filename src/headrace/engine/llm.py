@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from headrace.config import EngineConfig
 from headrace.engine.assembly import assemble
 from headrace.engine.client import EngineClient
+from headrace.engine.core import StepTimes
 from headrace.engine.handle import DeltaStream, RequestHandle
 from headrace.engine.intake import Intake, IntakeLimits
-from headrace.engine.progress import ProgressBar
+from headrace.engine.progress import Progress
 from headrace.engine.results import RequestOutput
 from headrace.engine.sampling_params import SamplingParams
-from headrace.errors import InvalidParameter, InvalidRequest
+from headrace.errors import InvalidParameter, InvalidRequest, ModelNotSupported
 from headrace.text import Tokenizer
+
+_log = logging.getLogger(__name__)
 
 Prompt = str | Sequence[int]
 Message = Mapping[str, Any]
@@ -184,11 +190,13 @@ class LLM:
                     places[handles[-1].request_id] = i
                 except InvalidRequest as error:
                     results[i] = RequestOutput(self._intake.new_request_id(), (), (), error=error)
-            with ProgressBar(len(inputs), sys.stderr if progress else None) as bar:
-                bar.advance(len(inputs) - len(handles), 0)
+            with Progress(sys.stderr if progress else None, len(inputs)) as line:
+                for _ in range(len(inputs) - len(handles)):
+                    line.update(0, failed=True)
                 for handle in self.as_completed(handles):
                     output = results[places[handle.request_id]] = handle.result()
-                    bar.advance(1, sum(len(completion.token_ids) for completion in output.outputs))
+                    num_tokens = sum(len(completion.token_ids) for completion in output.outputs)
+                    line.update(num_tokens, failed=output.error is not None)
         except BaseException:
             for handle in handles:
                 handle.cancel()
@@ -201,6 +209,26 @@ class LLM:
         """Scheduler and cache, between two steps, as plain data."""
         state: dict[str, Any] = self._client.call(lambda core: core.dump_state())
         return state
+
+    def recent_steps(self) -> list[StepTimes]:
+        """Where the time of the last 4,096 steps went."""
+        steps: list[StepTimes] = self._client.call(lambda core: list(core.recent_steps))
+        return steps
+
+    @contextmanager
+    def profile(self, path: str | Path) -> Iterator[None]:
+        """Record the steps that run inside the block, and write a trace for Perfetto or chrome://tracing to `path`.
+
+        Recording costs time: the trace says where time goes, not how much there is.
+        """
+        from headrace.engine.runner.profiling import StepProfiler
+
+        profiler = StepProfiler(Path(path))
+        self._client.call(lambda core: profiler.start())
+        try:
+            yield
+        finally:
+            self._client.call(lambda core: profiler.stop())
 
     def check_integrity(self) -> None:
         """Check every invariant of queues, tables, pools and prefix tree; RuntimeError names what is broken."""
@@ -225,14 +253,15 @@ class LLM:
 
 
 def _tokenizer(source: Any, revision: str | None, trust_remote_code: bool, explicit: bool) -> Tokenizer | None:
-    """The tokenizer of a source; a model's folder without one is no error, an explicit source without one is."""
+    """The tokenizer of a source; a model's folder without one is worth a warning, an explicit source is an error."""
     if source is None:
         return None
     try:
         return Tokenizer(source, revision=revision, trust_remote_code=trust_remote_code)
-    except Exception:
+    except ModelNotSupported as error:
         if explicit:
             raise
+        _log.warning("prompts have to be token ids, and outputs have no text: %s", error)
         return None
 
 

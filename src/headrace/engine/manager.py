@@ -20,7 +20,7 @@ from headrace.engine.client import EngineClient
 from headrace.engine.generation_config import settings_from
 from headrace.engine.intake import Intake, IntakeLimits
 from headrace.engine.outputs import EngineOutput
-from headrace.engine.progress import ProgressBar
+from headrace.engine.progress import Progress
 from headrace.engine.request import Request, RequestStatus
 from headrace.engine.sampling_params import SamplingParams
 from headrace.errors import EngineStopped, InvalidParameter, InvalidRequest
@@ -292,7 +292,7 @@ def generate_batch(
     params = options.get("sampling_params")
     with (
         ContinuousBatchingManager(model, generation_config, config) as manager,
-        ProgressBar(len(inputs) * len(manager.sequence_ids("", params)), sys.stderr if progress_bar else None) as bar,
+        Progress(sys.stderr if progress_bar else None, len(inputs) * len(manager.sequence_ids("", params))) as line,
     ):
         expected = 0
         for i, input_ids in enumerate(inputs):
@@ -306,13 +306,14 @@ def generate_batch(
                     results[name] = GenerationOutput(
                         name, _as_ids(input_ids), error=str(error), status=RequestStatus.FAILED
                     )
-                bar.advance(len(names), 0)
+                for _ in names:
+                    line.update(0, failed=True)
         for _ in range(expected):
             result = manager.get_result()
             if result is None:
                 raise EngineStopped("the engine ended before all requests did")
             results[result.request_id] = result
-            bar.advance(1, len(result.generated_tokens))
+            line.update(len(result.generated_tokens), failed=result.error is not None)
     return results
 
 

@@ -1,4 +1,4 @@
-"""A progress bar with tokens per second."""
+"""One line on the terminal that says how far a batch is."""
 
 from __future__ import annotations
 
@@ -6,47 +6,62 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-_WIDTH = 30
-_PERIOD_S = 0.1
+_REDRAW_S = 0.1
 
 
-class ProgressBar:
-    """Redraws one line at most ten times a second; draws nothing without a stream.
+class Progress:
+    """Requests done and tokens per second, drawn over itself on a stream such as stderr."""
 
-    Args:
-        total: requests. stream: where to draw. clock: seconds, monotonic.
-    """
+    def __init__(
+        self, stream: TextIO | None, total: int | None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Start counting.
 
-    def __init__(self, total: int, stream: TextIO | None, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start the clock."""
-        self._total = total
+        Args:
+            stream: where to draw; None draws nothing.
+            total: requests in all, if known.
+            clock: seconds, monotonic.
+        """
         self._stream = stream
+        self._total = total
         self._clock = clock
-        self._begin = clock()
-        self._drawn = float("-inf")
-        self._done = 0
-        self._tokens = 0
+        self._start_s = clock()
+        self._drawn_s = float("-inf")
+        self._num_done = self._num_failed = self._num_tokens = 0
 
-    def advance(self, requests: int, tokens: int) -> None:
-        """So many more requests have ended, with so many generated tokens."""
-        self._done += requests
-        self._tokens += tokens
-        if self._stream is not None and self._clock() - self._drawn >= _PERIOD_S:
+    def update(self, num_tokens: int, *, failed: bool) -> None:
+        """One more request is done, with so many generated tokens."""
+        self._num_done += 1
+        self._num_failed += failed
+        self._num_tokens += num_tokens
+        if self._stream is not None and self._clock() - self._drawn_s >= _REDRAW_S:
             self._draw(self._stream)
 
-    def _draw(self, stream: TextIO) -> None:
-        self._drawn = self._clock()
-        filled = _WIDTH * self._done // self._total if self._total else _WIDTH
-        rate = self._tokens / max(self._drawn - self._begin, 1e-9)
-        stream.write(f"\r[{'#' * filled}{'.' * (_WIDTH - filled)}] {self._done}/{self._total}  {rate:,.0f} tokens/s ")
-        stream.flush()
-
-    def __enter__(self) -> ProgressBar:
-        """The bar."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Draw the last state and end the line."""
+    def close(self) -> None:
+        """Draw the last state, and go to the next line."""
         if self._stream is not None:
             self._draw(self._stream)
             self._stream.write("\n")
+            self._stream.flush()
+
+    def __enter__(self) -> Progress:
+        """The line itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Draw the last state."""
+        self.close()
+
+    def __str__(self) -> str:
+        """The line, without the control characters."""
+        elapsed_s = self._clock() - self._start_s
+        total = "" if self._total is None else f"/{self._total}"
+        failed = f", {self._num_failed} failed" if self._num_failed else ""
+        rate = self._num_tokens / elapsed_s if elapsed_s > 0 else 0.0
+        minutes, seconds = divmod(int(elapsed_s), 60)
+        return f"{self._num_done}{total} requests{failed}, {rate:,.0f} tokens/s, {minutes}:{seconds:02d}"
+
+    def _draw(self, stream: TextIO) -> None:
+        stream.write(f"\r\x1b[K{self}")
+        stream.flush()
+        self._drawn_s = self._clock()

@@ -91,14 +91,20 @@ def _check_object(model: Any) -> Any:
 
 def _from_pretrained(source: str, dtype: str, revision: str | None, trust_remote_code: bool) -> Any:
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     options: dict[str, Any] = {"dtype": dtype if dtype == "auto" else resolve_dtype(dtype)}
     if revision is not None:
         options["revision"] = revision
+    showed_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # one for every load of local files is noise; downloads keep their own
     try:
         return AutoModelForCausalLM.from_pretrained(source, trust_remote_code=trust_remote_code, **options).eval()
     except (OSError, ValueError, KeyError) as error:
         raise ModelNotSupported(f"transformers cannot load {source!r} as a decoder: {error}") from error
+    finally:
+        if showed_bars:
+            logging.enable_progress_bar()
 
 
 def _describe(model: Any, source: str | None, owned: bool) -> LoadedModel:

@@ -23,10 +23,11 @@ class Engine:
         self._llm = LLM(job["model"], dtype=job["dtype"], **(settings | job["options"]))
         self._ended: SimpleQueue[RequestHandle] = SimpleQueue()
         self._submitted: dict[str, tuple[int, float]] = {}
+        self._steps_before = 0
 
     def begin(self) -> None:
         """Forget the steps before."""
-        self._llm._client.call(lambda core: core.recent_steps.clear())
+        self._steps_before = self._num_steps()
 
     def submit(self, key: int, prompt: list[int], max_tokens: int) -> None:
         """Start a request."""
@@ -56,9 +57,13 @@ class Engine:
     def end(self) -> None:
         """The engine's thread waits for requests without computing."""
 
+    def _num_steps(self) -> int:
+        num_steps: int = self._llm.dump_state()["counters"]["num_steps"]
+        return num_steps
+
     def steps(self) -> dict[str, list[float]]:
         """Scheduling, the model with sampling, and bookkeeping afterwards."""
-        steps = self._llm._client.call(lambda core: list(core.recent_steps))
+        steps = self._llm.recent_steps()[self._steps_before - self._num_steps() :]
         return {
             "schedule": [step.schedule_s for step in steps],
             "execute": [step.execute_s for step in steps],
