@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -31,14 +33,14 @@ def read_linear(module: nn.Module, call: Call) -> Part | None:
     x = call.args[0] if len(call.args) == 1 and not call.kwargs else None
     if not isinstance(x, torch.Tensor) or not x.is_floating_point() or not isinstance(call.result, torch.Tensor):
         return None
-    sample = random_like(x)
-    expected = module(sample)
-    for view in (None, transposed):
-        part = Part(weight, bias=bias) if view is None else Part(weight, view, bias)
+    if type(module).forward is nn.Linear.forward:
+        return Part(weight, bias=bias)
+    for part in (Part(weight, bias=bias), Part(weight, transposed, bias)):
         n, k = part.view(weight).shape
-        if x.shape[-1] != k or expected.shape[-1] != n:
+        if x.shape[-1] != k or call.result.shape[-1] != n:
             continue
-        if difference(nn.functional.linear(sample, part.view(weight), bias), expected) <= tolerance(weight.dtype):
+        sample = random_like(x)
+        if difference(nn.functional.linear(sample, part.view(weight), bias), module(sample)) <= tolerance(weight.dtype):
             return part
     return None
 
@@ -47,6 +49,12 @@ def random_like(x: torch.Tensor) -> torch.Tensor:
     """Normal numbers, always the same for one shape."""
     generator = torch.Generator().manual_seed(x.shape[-1])
     return torch.randn(x.shape, generator=generator).to(x.dtype)
+
+
+def random_if_float(value: Any) -> Any:
+    """Normal numbers for a tensor of hidden states; everything else as it is."""
+    is_hidden = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return random_like(value) if is_hidden else value
 
 
 class LinearForward:

@@ -6,11 +6,14 @@ import time
 from functools import partial
 
 import torch
+from torch import nn
 
 from headrace.model.kernels.library import Kernels
 from headrace.model.paged_model import PagedModel
-from headrace.model.surgery.lease import Terms
-from headrace.model.surgery.linear import LinearForward, random_like, read_linear
+from headrace.model.surgery.experts import ExpertsForward, read_experts
+from headrace.model.surgery.lease import Part, Terms
+from headrace.model.surgery.linear import LinearForward, random_if_float, random_like, read_linear
+from headrace.model.surgery.mlp import MlpForward, read_mlp
 from headrace.model.surgery.operation import Operation, shared_parameters
 from headrace.model.surgery.watch import Stage, Watched
 
@@ -36,14 +39,35 @@ def operate(paged: PagedModel, kernels: Kernels, *, quantization: str | None = N
     stage = Stage(paged)
     with torch.no_grad(), stage.open():
         watched = stage.watch()
-        _replace_linears(operation, watched)
+        linears = _linears(watched)
+        for module in watched.calls:
+            if operation.is_free(module):
+                _replace(operation, module, watched, linears)
+        _replace_linears(operation, watched, linears)
     operation.report.seconds = time.perf_counter() - start
     return operation
 
 
-def _replace_linears(operation: Operation, watched: Watched) -> None:
-    for module, call in watched.calls.items():
-        part = read_linear(module, call) if operation.is_free(module) else None
-        if part is not None:
-            forward = partial(LinearForward, part=part)
-            operation.replace("linear", module, forward, partial(module, random_like(call.args[0])))
+def _linears(watched: Watched) -> dict[nn.Module, Part]:
+    read = {module: read_linear(module, call) for module, call in watched.calls.items()}
+    return {module: part for module, part in read.items() if part is not None}
+
+
+def _replace(operation: Operation, module: nn.Module, watched: Watched, linears: dict[nn.Module, Part]) -> None:
+    """Replace a block of several weights, if it is one that we know."""
+    call = watched.calls[module]
+    sample = partial(module, *map(random_if_float, call.args))
+    mlp = read_mlp(module, watched, linears)
+    if mlp is not None and operation.replace("mlp", module, partial(MlpForward, mlp=mlp), sample):
+        for child in module.children():
+            linears.pop(child, None)
+    experts = read_experts(module, call)
+    if experts is not None:
+        operation.replace("experts", module, partial(ExpertsForward, experts=experts), sample)
+
+
+def _replace_linears(operation: Operation, watched: Watched, linears: dict[nn.Module, Part]) -> None:
+    for module, part in linears.items():
+        if operation.is_free(module):
+            sample = partial(module, random_like(watched.calls[module].args[0]))
+            operation.replace("linear", module, partial(LinearForward, part=part), sample)

@@ -1,0 +1,111 @@
+"""Feed-forward blocks: down(act(gate) · up) as one gated product and one more, down(act(up)) likewise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import permutations
+
+import torch
+from torch import nn
+
+from headrace.model.kernels.linear import Activation
+from headrace.model.surgery.activations import FUNCTIONS, candidates
+from headrace.model.surgery.lease import Lease, Part
+from headrace.model.surgery.linear import rows_of
+from headrace.model.surgery.numerics import difference, tolerance
+from headrace.model.surgery.watch import Call, Watched
+
+
+@dataclass(frozen=True, slots=True)
+class Mlp:
+    """down(act(gate) · up); without up, gate is what is activated.
+
+    Attributes:
+        inner: gate, or gate and up.
+    """
+
+    inner: tuple[Part, ...]
+    down: Part
+    activation: Activation
+
+
+def read_mlp(module: nn.Module, watched: Watched, linears: dict[nn.Module, Part]) -> Mlp | None:
+    """How a block computes its result, found from what went into and came out of its children in the watched pass.
+
+    None for other blocks. Only the wiring is found here; that it always holds is for `Operation.replace` to prove.
+    """
+    children = [child for child in module.children() if child in linears]
+    call = watched.calls[module]
+    if len(children) not in (2, 3) or not _is_unary(call) or any(watched.num_calls[child] != 1 for child in children):
+        return None
+    last = next((child for child in children if watched.calls[child].result is call.result), None)
+    last = last or next((child for child in children if _same(watched.calls[child].result, call.result)), None)
+    firsts = [child for child in children if _same(watched.calls[child].args[0], call.args[0])]
+    if last is None or len(firsts) != len(children) - 1 or last in firsts:
+        return None
+    hidden = watched.calls[last].args[0]
+    for activation in candidates(module, set(children)):
+        for inner in _inner(firsts, watched, linears, hidden.shape[-1]):
+            if _activated(activation, [y for _, y in inner], hidden):
+                return Mlp(tuple(part for part, _ in inner), linears[last], activation)
+    return None
+
+
+def _inner(
+    firsts: list[nn.Module], watched: Watched, linears: dict[nn.Module, Part], width: int
+) -> list[list[tuple[Part, torch.Tensor]]]:
+    """Each way in which the first products may be gate and up (or only gate), with their values."""
+    known = [(linears[first], watched.calls[first].result) for first in firsts]
+    if len(known) == 2:
+        return [list(order) for order in permutations(known)]
+    (part, y) = known[0]
+    if y.shape[-1] == width:
+        return [known]
+    if y.shape[-1] != 2 * width:
+        return []
+    halves = [(half(part, i), y[..., i * width : (i + 1) * width]) for i in (0, 1)]
+    return [halves, halves[::-1]]
+
+
+def half(part: Part, index: int) -> Part:
+    """The first or second half of a part's rows."""
+
+    def view(weight: torch.Tensor) -> torch.Tensor:
+        return part.view(weight).chunk(2)[index]
+
+    return Part(part.parameter, view, None if part.bias is None else part.bias.chunk(2)[index])
+
+
+def _activated(activation: Activation, values: list[torch.Tensor], hidden: torch.Tensor) -> bool:
+    if any(value.shape != hidden.shape for value in values):
+        return False
+    result = FUNCTIONS[activation](values[0])
+    if len(values) == 2:
+        result = result * values[1]
+    return difference(result, hidden) <= tolerance(hidden.dtype)
+
+
+def _is_unary(call: Call) -> bool:
+    return len(call.args) == 1 and not call.kwargs and isinstance(call.args[0], torch.Tensor)
+
+
+def _same(a: object, b: object) -> bool:
+    """Whether two tensors hold the same rows."""
+    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor) or a.numel() != b.numel():
+        return False
+    return torch.equal(a.reshape(-1), b.reshape(-1))
+
+
+class MlpForward:
+    """The forward of a feed-forward block: [..., K] → [..., K]."""
+
+    def __init__(self, lease: Lease, mlp: Mlp) -> None:
+        """Pack its weights."""
+        self._inner = lease.pack(mlp.inner, gated=len(mlp.inner) == 2)
+        self._down = lease.pack([mlp.down])
+        self._activation = mlp.activation
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Two products."""
+        out = self._down(self._inner(rows_of(x), activation=self._activation))
+        return out.view(*x.shape[:-1], self._down.out_features)
