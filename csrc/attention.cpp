@@ -112,8 +112,8 @@ int32_t hr_cache_write(hr_context* c, const hr_cache* cache, const void* key, in
                        int64_t value_head_stride, const int64_t* slots, int64_t num_tokens) {
     return status_of([&] {
         if (!is_valid(*cache)) return HR_UNSUPPORTED;
-        const CacheWrite write{cache, key, key_token_stride, key_head_stride, value, value_token_stride,
-                               value_head_stride, slots};
+        const CacheWrite write{
+            cache, key, key_token_stride, key_head_stride, value, value_token_stride, value_head_stride, slots};
         const int64_t pieces = num_tokens <= write_alone_tokens ? 1 : std::min<int64_t>(num_tokens, 64);
         c->pool.run(pieces, [&](int64_t i) {
             const int64_t end = num_tokens * (i + 1) / pieces;

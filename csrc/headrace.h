@@ -50,18 +50,21 @@ HR_API int64_t hr_packed_bytes(const hr_context* context, const hr_matrix* matri
 // Put `rows` rows of w (HR_F32 or HR_BF16, row stride ldw) in the matrix as its rows first_row, first_row + 1, …
 // Several tensors make one merged matrix so. HR_INT8 quantizes: per row, symmetric, scale = max |w| / 127.
 HR_API int32_t hr_pack(hr_context* context, const hr_matrix* matrix, const void* w, int64_t ldw, int32_t w_dtype,
-                int64_t first_row, int64_t rows);
+                       int64_t first_row, int64_t rows);
 // The way back, exact for HR_F32 and HR_BF16 (w of the matrix's dtype); HR_UNSUPPORTED for HR_INT8.
-HR_API int32_t hr_unpack(hr_context* context, const hr_matrix* matrix, void* w, int64_t ldw, int64_t first_row, int64_t rows);
+HR_API int32_t hr_unpack(hr_context* context, const hr_matrix* matrix, void* w, int64_t ldw, int64_t first_row,
+                         int64_t rows);
 
 // y = activation(x · wᵀ + bias) + residual, or with a gated matrix y = activation(gate) · up + residual, N/2 wide.
 // x [M, K]; y and residual [M, N] of y_dtype, residual may be NULL and may be y. HR_INT8 quantizes x per row.
 // A row of y depends on its row of x alone, to the bit, whatever M and the number of threads.
-HR_API int32_t hr_linear(hr_context* context, const hr_matrix* matrix, const void* x, int64_t ldx, int32_t x_dtype, void* y,
-                  int64_t ldy, int32_t y_dtype, const void* residual, int64_t ldr, int64_t m, int32_t activation);
+HR_API int32_t hr_linear(hr_context* context, const hr_matrix* matrix, const void* x, int64_t ldx, int32_t x_dtype,
+                         void* y, int64_t ldy, int32_t y_dtype, const void* residual, int64_t ldr, int64_t m,
+                         int32_t activation);
 
 // ------------------------------------------------------------------------------------------------------- attention
-// One layer's paged cache of N blocks; a slot is block · S + offset. S is a power of two; D and E are even, at most 256.
+// One layer's paged cache of N blocks; a slot is block · S + offset. S is a power of two; D and E are even, at most
+// 256.
 // keys    [N][KV heads][D][S], of HR_BF16 in pairs of d: [N][KV heads][D/2][S][2]   (a vector of tokens per d)
 // values  [N][KV heads][S][E]
 // Both need hr_cache_padding() readable bytes behind their end.
@@ -76,7 +79,8 @@ typedef struct {
 } hr_cache;
 
 // Queries of a batch of rows; the tokens of row b are query_start[b] … query_start[b + 1] - 1, the last of its
-// context_len[b]. The query at position p sees j ≤ p, j > p - window (if window > 0), j ≥ p / chunk · chunk (chunk > 0).
+// context_len[b]. The query at position p sees j ≤ p, j > p - window (if window > 0), j ≥ p / chunk · chunk
+// (chunk > 0).
 typedef struct {
     const hr_cache* cache;
     const void* query;  // [T, H, D], the last dimension dense
@@ -136,7 +140,8 @@ HR_API int32_t hr_rope_and_write(hr_context* context, const hr_rope* rope);
 // ------------------------------------------------------------------------------------------------ row by row, [M, n]
 // Of HR_F32 or HR_BF16 (weights too), in float within; row strides in elements.
 
-// With residual: residual += x first, and that is normalized. out may be x. `centered` makes it a layer norm, else it is an RMS norm.
+// With residual: residual += x first, and that is normalized. out may be x. `centered` makes it a
+// layer norm, else it is an RMS norm.
 typedef struct {
     const void* x;
     int64_t x_stride;
@@ -156,8 +161,9 @@ typedef struct {
 
 HR_API int32_t hr_norm(hr_context* context, const hr_norm_args* args);
 // out [M, n] = activation(gate) · up; up NULL: activation(gate)
-HR_API int32_t hr_activate(hr_context* context, const void* gate, int64_t gate_stride, const void* up, int64_t up_stride,
-                           void* out, int64_t out_stride, int64_t m, int64_t n, int32_t dtype, int32_t activation);
+HR_API int32_t hr_activate(hr_context* context, const void* gate, int64_t gate_stride, const void* up,
+                           int64_t up_stride, void* out, int64_t out_stride, int64_t m, int64_t n, int32_t dtype,
+                           int32_t activation);
 // The lowest index of the highest value of each row; -1 where a value is NaN or infinite.
 HR_API int32_t hr_argmax(hr_context* context, const void* x, int64_t x_stride, int64_t m, int64_t n, int32_t dtype,
                          int64_t* out);

@@ -48,8 +48,8 @@ void multiply(const hr_context& c, const Product& g) {
     const int64_t row_tasks = std::min(g.row_blocks, std::max<int64_t>(1, wanted / panel_tasks / 2));
     c.pool.run(panel_tasks * row_tasks, [&](int64_t i) {
         const int64_t p = i / row_tasks, r = i % row_tasks;
-        c.kernels->multiply(g, panels * p / panel_tasks, panels * (p + 1) / panel_tasks,
-                            g.row_blocks * r / row_tasks, g.row_blocks * (r + 1) / row_tasks);
+        c.kernels->multiply(g, panels * p / panel_tasks, panels * (p + 1) / panel_tasks, g.row_blocks * r / row_tasks,
+                            g.row_blocks * (r + 1) / row_tasks);
     });
 }
 
@@ -111,7 +111,7 @@ int32_t hr_linear(hr_context* c, const hr_matrix* matrix, const void* x, int64_t
             const int64_t rows = std::min(rows_at_once, m - first);
             char* y_rows = static_cast<char*>(y) + first * ldy * y_bytes;
             const char* r_rows = residual ? static_cast<const char*>(residual) + first * ldr * y_bytes : nullptr;
-            Product g{matrix,  nullptr, nullptr, rows, ceil_div(rows, layout.tile_rows), words, y_rows, ldy,
+            Product g{matrix, nullptr, nullptr, rows,      ceil_div(rows, layout.tile_rows), words, y_rows, ldy,
                       r_rows, ldr,     y_dtype, activation};
             pack_activations(*c, g, static_cast<const char*>(x) + first * x_stride, x_stride, x_dtype);
             multiply(*c, g);

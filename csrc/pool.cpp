@@ -62,7 +62,9 @@ void Pool::work() {
 }
 
 void Pool::wake() {
-    { std::lock_guard<std::mutex> lock(sleep_mutex_); }  // a worker between its last look and its sleep gets there
+    // A worker between its last look and its sleep holds this: wait until it hears the call.
+    sleep_mutex_.lock();
+    sleep_mutex_.unlock();
     sleep_.notify_all();
 }
 

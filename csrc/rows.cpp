@@ -52,7 +52,8 @@ int32_t hr_argmax(hr_context* c, const void* x, int64_t x_stride, int64_t m, int
     return status_of([&] {
         if (!is_float(dtype) || n <= 0) return HR_UNSUPPORTED;
         const int64_t bytes = x_stride * element_bytes(dtype);
-        for_rows(*c, m, n, [&](int64_t r) { out[r] = c->kernels->argmax(static_cast<const char*>(x) + r * bytes, n, dtype); });
+        for_rows(*c, m, n,
+                 [&](int64_t r) { out[r] = c->kernels->argmax(static_cast<const char*>(x) + r * bytes, n, dtype); });
         return HR_OK;
     });
 }

@@ -5,8 +5,8 @@
 
 namespace hr::HR_ISA {
 
-constexpr int W = 16;             // lanes
-constexpr int tile_rows = 12;     // 12 x 2 accumulators, and registers left for two weights, a mask and a broadcast
+constexpr int W = 16;          // lanes
+constexpr int tile_rows = 12;  // 12 x 2 accumulators, and registers left for two weights, a mask and a broadcast
 using vf = __m512;
 using vi = __m512i;
 
@@ -25,7 +25,9 @@ inline vf vround(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_IN
 inline vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); }
 inline vf vmin(vf a, vf b) { return _mm512_min_ps(a, b); }
 // a < b ? yes : no, in each lane; no where either is NaN
-inline vf vbelow(vf a, vf b, vf yes, vf no) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes); }
+inline vf vbelow(vf a, vf b, vf yes, vf no) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
+}
 inline vf vscale2(vf a, vf n) { return _mm512_scalef_ps(a, n); }  // a · 2ⁿ
 inline float vsum(vf a) { return _mm512_reduce_add_ps(a); }
 inline float vhighest(vf a) { return _mm512_reduce_max_ps(a); }
@@ -42,9 +44,7 @@ inline vf vwithin(int first, int from, int to, vf inside, vf outside) {
     return _mm512_mask_blend_ps(mask, outside, inside);
 }
 
-inline vf from_bits(__m256i bits) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-}
+inline vf from_bits(__m256i bits) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16)); }
 inline vf vload(const bf16* p) { return from_bits(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
 inline vf vload_n(const bf16* p, int n) { return from_bits(_mm256_maskz_loadu_epi16(first_lanes(n), p)); }
 // Round to nearest, ties to even; a NaN stays one.

@@ -6,7 +6,7 @@
 //                ┌───────────────────────┬───────────────────────┬──
 //                │ word of column 0 … 2W-1 │ word of column 0 … 2W-1 │
 //                └───────────────────────┴───────────────────────┴──
-//   a word is 4 bytes: one k of HR_F32, a pair of HR_BF16, four of HR_INT8 (then 2W scales and 2W offsets end the panel)
+//   a word is 4 bytes: one k of HR_F32, a pair of HR_BF16, four of HR_INT8 (a panel ends in 2W scales, 2W offsets)
 //   plain: columns 2W·p …;  gated: W gates, rows W·p …, and the W rows that they gate, N/2 + W·p …
 //
 // The rows of x are words too, [k block][row][block_words].
@@ -20,7 +20,7 @@ namespace hr::HR_ISA {
 constexpr int panel_width = 2 * W;
 constexpr int block_words = 256;  // 12 rows of words are 12 KiB: they stay in the first-level cache beside the panel
 constexpr int prefetch_bytes = 2048;
-constexpr int slab_blocks = 16;   // row blocks whose accumulators rest on the stack: 24 KiB
+constexpr int slab_blocks = 16;  // row blocks whose accumulators rest on the stack: 24 KiB
 
 // ------------------------------------------------------------------------------------------------ element formats
 // step<MR>: adds one step of the panel's words to MR rows. step_words: words of x that it takes.
@@ -161,7 +161,7 @@ Tile<F> tile_of(int64_t rows) {
     }
 }
 
-// ------------------------------------------------------------------------------------------------ what follows a product
+// ------------------------------------------------------------------------------------------------ after a product
 
 // The columns of y that a panel ends in, and of the matrix that it comes from.
 struct Columns {
@@ -227,7 +227,7 @@ inline int64_t panel_bytes(const hr_matrix& m) {
 }
 
 // One row block: what comes next of this panel, a little ahead. Several: the first of them fetch the next k block, one
-// line a step, which is about what memory delivers to a core in that time.
+// line a step, which is about what memory delivers to a core meanwhile.
 inline Ahead ahead_of(const char* w, int64_t steps, int64_t block, int64_t blocks) {
     if (blocks == 1) return {Ahead::whole_step, w + prefetch_bytes};
     const int64_t from = block * steps * 64;

@@ -69,7 +69,8 @@ void activate_as(const T* gate, const T* up, T* out, int64_t n, int32_t activati
 
 inline void activate(const void* gate, const void* up, void* out, int64_t n, int32_t dtype, int32_t activation) {
     if (dtype == HR_BF16) {
-        activate_as(static_cast<const bf16*>(gate), static_cast<const bf16*>(up), static_cast<bf16*>(out), n, activation);
+        activate_as(static_cast<const bf16*>(gate), static_cast<const bf16*>(up), static_cast<bf16*>(out), n,
+                    activation);
     } else {
         activate_as(static_cast<const float*>(gate), static_cast<const float*>(up), static_cast<float*>(out), n,
                     activation);
