@@ -54,6 +54,7 @@ class FakeLLM:
         self.config = SimpleNamespace(
             max_model_len=max_model_len, max_num_seqs=max_num_seqs, max_queue_size=max_queue_size
         )
+        self.default_sampling_params = SamplingParams()
         self.asked: list[str] = []
         self.params: list[SamplingParams] = []
         self.handles: list[FakeHandle] = []

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import GenerationConfig
 
-from headrace.engine.generation_config import settings_from
+from headrace.engine.generation_config import default_params, settings_from
 from headrace.errors import InvalidParameter
 
 EOS = frozenset({2})
@@ -100,3 +100,11 @@ def test_max_length_beside_max_new_tokens_gives_way_as_in_transformers():
 
 def test_minus_one_means_no_end_of_sequence():
     assert settings_from(config_with(eos_token_id=-1), EOS).eos_token_ids == frozenset()
+
+
+def test_default_params_are_what_transformers_would_do(caplog: pytest.LogCaptureFixture) -> None:
+    assert default_params(GenerationConfig()).greedy
+    sampled = default_params(GenerationConfig(do_sample=True, temperature=0.6, top_p=0.95, max_new_tokens=7))
+    assert (sampled.temperature, sampled.top_p, sampled.top_k, sampled.max_tokens) == (0.6, 0.95, 50, 7)
+    assert default_params(GenerationConfig(no_repeat_ngram_size=3)).greedy
+    assert "no_repeat_ngram_size" in caplog.text

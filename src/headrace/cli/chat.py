@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         length = llm.config.max_model_len
         assert length is not None, "an LLM's config has every setting worked out"
         conversation = Conversation(llm.tokenizer, length, system=arguments.system)
-        chat = Chat(llm, conversation, params)
+        chat = Chat(llm, conversation, sampling_params(arguments, llm.default_sampling_params))
         chat.loop()
     return 1 if chat.num_failed else 0
 

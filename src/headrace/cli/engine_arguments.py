@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from headrace.cli.field_flags import add_field_flags, given_fields
@@ -38,7 +39,10 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     """A flag for each sampling parameter."""
-    add_field_flags(parser.add_argument_group("sampling"), SamplingParams)
+    add_field_flags(
+        parser.add_argument_group("sampling", "what the model's generation config names goes before these defaults"),
+        SamplingParams,
+    )
 
 
 def open_llm(arguments: argparse.Namespace) -> LLM:
@@ -65,6 +69,6 @@ def open_llm(arguments: argparse.Namespace) -> LLM:
     )
 
 
-def sampling_params(arguments: argparse.Namespace) -> SamplingParams:
-    """The sampling parameters that the arguments ask for; raises InvalidParameter."""
-    return SamplingParams(**given_fields(arguments, SamplingParams))
+def sampling_params(arguments: argparse.Namespace, defaults: SamplingParams | None = None) -> SamplingParams:
+    """The sampling parameters that the arguments ask for, over the model's `defaults`; raises InvalidParameter."""
+    return replace(defaults or SamplingParams(), **given_fields(arguments, SamplingParams))

@@ -64,9 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
-    params = sampling_params(arguments)
+    sampling_params(arguments)  # what is wrong with them is said before the model is loaded
     if arguments.prompt is not None and arguments.output is None:
         with open_llm(arguments) as llm:
+            params = sampling_params(arguments, llm.default_sampling_params)
             tasks = tasks_from_prompts(arguments.prompt, params, as_chat=arguments.chat)
             return 1 if print_texts(llm, list(tasks)) else 0
     _check_files(arguments)
@@ -74,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     if finished.num_finished:
         print(f"headrace: {finished.num_finished} requests are finished already", file=sys.stderr)
     with open_llm(arguments) as llm:
-        return _run_batch(llm, arguments, params, finished)
+        return _run_batch(llm, arguments, sampling_params(arguments, llm.default_sampling_params), finished)
 
 
 def _check_files(arguments: argparse.Namespace) -> None:

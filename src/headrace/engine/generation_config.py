@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from typing import Any
 
 from headrace.engine.sampling_params import SamplingParams
 from headrace.errors import InvalidParameter
+
+_log = logging.getLogger(__name__)
 
 _REFUSED: dict[str, tuple[Any, ...]] = {
     "num_beams": (None, 1),
@@ -63,22 +66,13 @@ def settings_from(config: Any, model_eos: frozenset[int]) -> GenerationSettings:
     Raises:
         InvalidParameter: it asks for something that is not done here; names the field.
     """
-    for name, neutral in _REFUSED.items():
-        value = getattr(config, name, None)
-        if value not in neutral:
-            hint = "use LLM, which has a tokenizer" if name == "stop_strings" else f"leave it at {neutral[-1]!r}"
-            raise InvalidParameter(name, value, f"headrace does not do this; {hint}")
-    sampled = {}
-    if getattr(config, "do_sample", False):
-        sampled = {
-            "temperature": _or(config.temperature, 1.0),
-            "top_k": _or(config.top_k, 50),  # transformers' own default
-            "top_p": _or(config.top_p, 1.0),
-            "min_p": _or(config.min_p, 0.0),
-        }
+    for name in _not_done(config):
+        neutral = _REFUSED[name][-1]
+        hint = "use LLM, which has a tokenizer" if name == "stop_strings" else f"leave it at {neutral!r}"
+        raise InvalidParameter(name, getattr(config, name), f"headrace does not do this; {hint}")
     by_length = config.max_new_tokens is None and config.max_length is not None
     params = SamplingParams(
-        **{"temperature": 0.0, **sampled},
+        **_sampled(config),
         max_tokens=_or(config.max_new_tokens, None if by_length else 20),  # transformers' own default
         min_tokens=_or(config.min_new_tokens, 0),
         n=_or(config.num_return_sequences, 1),
@@ -90,6 +84,29 @@ def settings_from(config: Any, model_eos: frozenset[int]) -> GenerationSettings:
         model_eos if ids is None else frozenset(i for i in (ids if isinstance(ids, list | tuple) else [ids]) if i >= 0)
     )
     return GenerationSettings(params, eos, config.max_length if by_length else None)
+
+
+def default_params(config: Any) -> SamplingParams:
+    """How the makers of a model mean it to be sampled; what headrace does not do of that is logged."""
+    if ignored := _not_done(config):
+        _log.warning("the model's generation config asks for what headrace does not do: %s", ", ".join(ignored))
+    params = SamplingParams(**_sampled(config), repetition_penalty=_or(config.repetition_penalty, 1.0))
+    return params if config.max_new_tokens is None else replace(params, max_tokens=config.max_new_tokens)
+
+
+def _not_done(config: Any) -> list[str]:
+    return [name for name, neutral in _REFUSED.items() if getattr(config, name, None) not in neutral]
+
+
+def _sampled(config: Any) -> dict[str, Any]:
+    if not getattr(config, "do_sample", False):
+        return {"temperature": 0.0}
+    return {
+        "temperature": _or(config.temperature, 1.0),
+        "top_k": _or(config.top_k, 50),  # transformers' own default
+        "top_p": _or(config.top_p, 1.0),
+        "min_p": _or(config.min_p, 0.0),
+    }
 
 
 def _or(value: Any, default: Any) -> Any:

@@ -14,6 +14,7 @@ from headrace.config import EngineConfig
 from headrace.engine.assembly import assemble
 from headrace.engine.client import EngineClient
 from headrace.engine.core import StepTimes
+from headrace.engine.generation_config import default_params
 from headrace.engine.handle import DeltaStream, RequestHandle
 from headrace.engine.intake import Intake, IntakeLimits
 from headrace.engine.progress import Progress
@@ -45,6 +46,10 @@ class LLM:
         revision: of a hub id. trust_remote_code: run code that comes with the checkpoint.
         settings: fields of EngineConfig.
 
+    Attributes:
+        config: the settings, with every None worked out.
+        default_sampling_params: what the model's generation config says, as transformers' own `generate` would take it.
+
     Raises:
         ModelNotSupported, ConfigError: with the reason and the numbers.
     """
@@ -74,6 +79,7 @@ class LLM:
         eos = engine.loaded.eos_token_ids or frozenset(self._tokenizer.eos_token_ids if self._tokenizer else ())
         vocab_size = engine.core.runner.vocab_size
         self._intake = Intake(IntakeLimits(vocab_size, length, eos), engine.core.clock)
+        self.default_sampling_params = default_params(engine.loaded.model.generation_config)
         self._client.start()
 
     @property
@@ -99,7 +105,7 @@ class LLM:
 
         Args:
             prompts: one or several, each a text or token ids.
-            sampling_params: for all, or one per prompt.
+            sampling_params: for all, or one per prompt; None is `default_sampling_params`.
             progress: show a bar with tokens per second on standard error.
 
         Raises:
@@ -152,7 +158,7 @@ class LLM:
         Raises:
             InvalidRequest and its kinds, QueueFull, EngineStopped, EngineDead.
         """
-        params = SamplingParams() if sampling_params is None else sampling_params
+        params = self.default_sampling_params if sampling_params is None else sampling_params
         token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         name = self._intake.new_request_id() if request_id is None else request_id
         requests = self._intake.requests(token_ids, params, name, cache_salt)
@@ -179,7 +185,7 @@ class LLM:
         sampling_params: SamplingParams | Sequence[SamplingParams] | None,
         progress: bool,
     ) -> list[RequestOutput]:
-        params = _one_each(sampling_params, len(inputs))
+        params = _one_each(self.default_sampling_params if sampling_params is None else sampling_params, len(inputs))
         results: list[RequestOutput | None] = [None] * len(inputs)
         places: dict[str, int] = {}
         handles = []
@@ -271,9 +277,7 @@ def _is_token_ids(prompts: Any) -> bool:
     return isinstance(prompts, Sequence) and bool(len(prompts)) and isinstance(prompts[0], int)
 
 
-def _one_each(given: SamplingParams | Sequence[SamplingParams] | None, count: int) -> Sequence[SamplingParams]:
-    if given is None:
-        return [SamplingParams()] * count
+def _one_each(given: SamplingParams | Sequence[SamplingParams], count: int) -> Sequence[SamplingParams]:
     if isinstance(given, SamplingParams):
         return [given] * count
     if not isinstance(given, Sequence):
