@@ -60,6 +60,9 @@ class PagedContext:
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sinks: torch.Tensor | None, layer: int
     ) -> torch.Tensor:
         """Answer one layer's call."""
-        spec = self.layers[layer]
-        batch = self._batches[spec.group]
-        return self.implementation.forward(query, key, value, sinks, spec, self._caches[layer], batch)
+        cache, batch = self.at(layer)
+        return self.implementation.forward(query, key, value, sinks, self.layers[layer], cache, batch)
+
+    def at(self, layer: int) -> tuple[Any, AttentionBatch]:
+        """A layer's cache, and its view of the step that is under way; for code that attends by itself."""
+        return self._caches[layer], self._batches[self.layers[layer].group]

@@ -26,7 +26,7 @@ _SAME = 1e-6
 
 def identify(function: Callable[[torch.Tensor], torch.Tensor]) -> Activation | None:
     """The kernels' activation that gives the function's values; IDENTITY for one that does nothing, None for others."""
-    x = torch.linspace(-8.0, 8.0, 513)
+    x = torch.stack((torch.linspace(-8.0, 8.0, 513), torch.linspace(-512.0, 512.0, 513)))  # near, and beyond clamps
     try:
         y = function(x.clone())
     except (RuntimeError, TypeError, ValueError):

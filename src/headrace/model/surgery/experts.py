@@ -11,8 +11,7 @@ from torch.nn import functional
 from headrace.model.kernels.linear import Activation
 from headrace.model.surgery.activations import FUNCTIONS, candidates
 from headrace.model.surgery.lease import Lease, Part
-from headrace.model.surgery.linear import random_like
-from headrace.model.surgery.numerics import difference, tolerance
+from headrace.model.surgery.numerics import difference, near_and_far, tolerance
 from headrace.model.surgery.watch import Call
 
 
@@ -40,7 +39,7 @@ def read_experts(module: nn.Module, call: Call) -> Experts | None:
     num_experts, width = inner.shape[0], inner.shape[1] // 2
     if down.shape != (num_experts, inner.shape[2], width) or inner.shape[2] != hidden.shape[-1]:
         return None
-    x = random_like(hidden)
+    x = near_and_far(hidden)
     last = num_experts - 1
     expected = module(x, torch.full_like(index, last), torch.full_like(weights, 1 / index.shape[-1]))
     halves = functional.linear(x, inner[last]).chunk(2, -1)

@@ -9,7 +9,7 @@ from torch import nn
 
 from headrace.model.kernels.linear import PackedLinear
 from headrace.model.surgery.lease import Lease, Part
-from headrace.model.surgery.numerics import difference, tolerance
+from headrace.model.surgery.numerics import difference, near_and_far, tolerance
 from headrace.model.surgery.watch import Call
 
 _EXACT_BELOW = 256
@@ -39,22 +39,16 @@ def read_linear(module: nn.Module, call: Call) -> Part | None:
         n, k = part.view(weight).shape
         if x.shape[-1] != k or call.result.shape[-1] != n:
             continue
-        sample = random_like(x)
+        sample = near_and_far(x)
         if difference(nn.functional.linear(sample, part.view(weight), bias), module(sample)) <= tolerance(weight.dtype):
             return part
     return None
 
 
-def random_like(x: torch.Tensor) -> torch.Tensor:
-    """Normal numbers, always the same for one shape."""
-    generator = torch.Generator().manual_seed(x.shape[-1])
-    return torch.randn(x.shape, generator=generator).to(x.dtype)
-
-
 def random_if_float(value: Any) -> Any:
     """Normal numbers for a tensor of hidden states; everything else as it is."""
     is_hidden = isinstance(value, torch.Tensor) and value.is_floating_point()
-    return random_like(value) if is_hidden else value
+    return near_and_far(value) if is_hidden else value
 
 
 class LinearForward:

@@ -12,7 +12,7 @@ from headrace.model.kernels.linear import Activation
 from headrace.model.surgery.activations import FUNCTIONS, candidates
 from headrace.model.surgery.lease import Lease, Part
 from headrace.model.surgery.linear import rows_of
-from headrace.model.surgery.numerics import difference, tolerance
+from headrace.model.surgery.numerics import difference, same, tolerance
 from headrace.model.surgery.watch import Call, Watched
 
 
@@ -39,8 +39,8 @@ def read_mlp(module: nn.Module, watched: Watched, linears: dict[nn.Module, Part]
     if len(children) not in (2, 3) or not _is_unary(call) or any(watched.num_calls[child] != 1 for child in children):
         return None
     last = next((child for child in children if watched.calls[child].result is call.result), None)
-    last = last or next((child for child in children if _same(watched.calls[child].result, call.result)), None)
-    firsts = [child for child in children if _same(watched.calls[child].args[0], call.args[0])]
+    last = last or next((child for child in children if same(watched.calls[child].result, call.result)), None)
+    firsts = [child for child in children if same(watched.calls[child].args[0], call.args[0])]
     if last is None or len(firsts) != len(children) - 1 or last in firsts:
         return None
     hidden = watched.calls[last].args[0]
@@ -87,13 +87,6 @@ def _activated(activation: Activation, values: list[torch.Tensor], hidden: torch
 
 def _is_unary(call: Call) -> bool:
     return len(call.args) == 1 and not call.kwargs and isinstance(call.args[0], torch.Tensor)
-
-
-def _same(a: object, b: object) -> bool:
-    """Whether two tensors hold the same rows."""
-    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor) or a.numel() != b.numel():
-        return False
-    return torch.equal(a.reshape(-1), b.reshape(-1))
 
 
 class MlpForward:

@@ -9,15 +9,39 @@ _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.int8: 6e-2}
 rounds in other places (2⁻⁸ each), int8 quantizes weights and activations."""
 
 
+FAR = 32.0
+"""Factor on hidden states that drives products beyond every clamp in use."""
+
+
 def tolerance(dtype: torch.dtype) -> float:
     """The largest relative difference of a replacement whose weights have `dtype`."""
     return _TOLERANCE[dtype]
 
 
 def difference(got: torch.Tensor, expected: torch.Tensor) -> float:
-    """‖got - expected‖ / ‖expected‖; infinite for another shape or where it is no number."""
+    """The largest ‖got - expected‖ / ‖expected‖ of a row; infinite for another shape or where it is no number."""
     if got.shape != expected.shape:
         return float("inf")
     exact = expected.double()
-    relative = (got.double() - exact).norm() / exact.norm().clamp_min(1e-12)
-    return float(relative.nan_to_num(float("inf")))
+    relative = (got.double() - exact).norm(dim=-1) / exact.norm(dim=-1).clamp_min(1e-12)
+    return float(relative.nan_to_num(float("inf")).max())
+
+
+def random_like(x: torch.Tensor) -> torch.Tensor:
+    """Normal numbers, always the same for one shape."""
+    generator = torch.Generator().manual_seed(x.shape[-1])
+    return torch.randn(x.shape, generator=generator).to(x.dtype)
+
+
+def near_and_far(x: torch.Tensor) -> torch.Tensor:
+    """Normal numbers, every second row `FAR` times as large: clamps that ordinary numbers never meet show there."""
+    sample = random_like(x)
+    sample.view(-1, x.shape[-1])[1::2] *= FAR
+    return sample
+
+
+def same(a: object, b: object) -> bool:
+    """Whether two tensors hold the same rows."""
+    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor) or a.numel() != b.numel():
+        return False
+    return torch.equal(a.reshape(-1), b.reshape(-1))

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
+from headrace.model.attention.cpu import CpuAttention
 from headrace.model.kernels.library import Kernels
 from headrace.model.paged_model import PagedModel
+from headrace.model.surgery.attention import AttentionForward, holds_far_out, read_attention
 from headrace.model.surgery.experts import ExpertsForward, read_experts
 from headrace.model.surgery.lease import Part, Terms
-from headrace.model.surgery.linear import LinearForward, random_if_float, random_like, read_linear
+from headrace.model.surgery.linear import LinearForward, random_if_float, read_linear
 from headrace.model.surgery.mlp import MlpForward, read_mlp
+from headrace.model.surgery.norm import NormForward, read_norm
+from headrace.model.surgery.numerics import near_and_far, random_like
 from headrace.model.surgery.operation import Operation, shared_parameters
 from headrace.model.surgery.watch import Stage, Watched
 
@@ -43,7 +48,10 @@ def operate(paged: PagedModel, kernels: Kernels, *, quantization: str | None = N
         for module in watched.calls:
             if operation.is_free(module):
                 _replace(operation, module, watched, linears)
+        if isinstance(paged.context.implementation, CpuAttention):
+            _replace_attention(operation, paged, stage, watched, linears)
         _replace_linears(operation, watched, linears)
+        _replace_norms(operation, watched)
     operation.report.seconds = time.perf_counter() - start
     return operation
 
@@ -66,8 +74,38 @@ def _replace(operation: Operation, module: nn.Module, watched: Watched, linears:
         operation.replace("experts", module, partial(ExpertsForward, experts=experts), sample)
 
 
+def _replace_attention(
+    operation: Operation, paged: PagedModel, stage: Stage, watched: Watched, linears: dict[nn.Module, Part]
+) -> None:
+    for module in [module for module in watched.calls if hasattr(module, "headrace_tag")]:
+        attention = read_attention(module, watched, linears, paged) if operation.is_free(module) else None
+        call = watched.calls[module]
+        if attention is None or not holds_far_out(module, attention, call, stage):
+            operation.skip("attention", module, "computes queries, keys or values in a way of its own")
+            continue
+        x = random_like(attention.hidden.take(call.args, call.kwargs))
+        sample = partial(_attend, stage, module, *attention.hidden.put(x, call.args, call.kwargs))
+        if operation.replace("attention", module, partial(AttentionForward, attention=attention, paged=paged), sample):
+            for child in module.modules():
+                linears.pop(child, None)
+
+
+def _attend(stage: Stage, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    with stage.step():
+        return module(*args, **kwargs)
+
+
 def _replace_linears(operation: Operation, watched: Watched, linears: dict[nn.Module, Part]) -> None:
     for module, part in linears.items():
         if operation.is_free(module):
-            sample = partial(module, random_like(watched.calls[module].args[0]))
+            sample = partial(module, near_and_far(watched.calls[module].args[0]))
             operation.replace("linear", module, partial(LinearForward, part=part), sample)
+
+
+def _replace_norms(operation: Operation, watched: Watched) -> None:
+    inside = {child for module in operation.replaced for child in module.modules()}
+    for module, call in watched.calls.items():
+        norm = read_norm(module, call) if module not in inside and operation.is_free(module) else None
+        if norm is not None:
+            sample = partial(module, random_like(call.args[0]))
+            operation.replace("norm", module, partial(NormForward, norm=norm), sample)

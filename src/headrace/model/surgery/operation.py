@@ -29,6 +29,11 @@ class Operation:
         self.report = SurgeryReport()
         self._replaced: dict[nn.Module, Lease] = {}
 
+    @property
+    def replaced(self) -> list[nn.Module]:
+        """The replaced modules."""
+        return list(self._replaced)
+
     def is_free(self, module: nn.Module) -> bool:
         """Whether nobody has put a forward of his own on the module (we, or accelerate)."""
         return "forward" not in module.__dict__
@@ -58,6 +63,10 @@ class Operation:
         self.report.fused[kind, name] += 1
         self.report.packed_bytes += lease.num_bytes
         return True
+
+    def skip(self, kind: str, module: nn.Module, reason: str) -> None:
+        """Note that a module stays the model's own."""
+        self._drop(kind, module, reason)
 
     def _drop(self, kind: str, module: nn.Module, reason: str) -> bool:
         module.__dict__.pop("forward", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from headrace.model.attention.context import PagedContext
+from headrace.model.attention.interface import LayerSpec
 from headrace.model.batch import build_inputs
 from headrace.model.paged_model import PagedModel
 
@@ -29,12 +31,13 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class AttentionCall:
-    """What a layer passed to attention: [T, H, D], [T, K, D], [T, K, E], and whether it came with sinks."""
+    """What a layer passed to attention, [T, H, D], [T, K, D], [T, K, E] and sinks, and what came back, [T, H, E]."""
 
     query: torch.Tensor
     key: torch.Tensor
     value: torch.Tensor
-    has_sinks: bool
+    sinks: torch.Tensor | None
+    result: torch.Tensor
 
 
 @dataclass(slots=True)
@@ -44,10 +47,12 @@ class Watched:
     Attributes:
         calls: the last call of every module that ran, in the order in which they first finished.
         num_calls: of each of them.
+        attention: the attention calls, by layer.
     """
 
     calls: dict[nn.Module, Call] = field(default_factory=dict)
     num_calls: Counter[nn.Module] = field(default_factory=Counter)
+    attention: dict[int, AttentionCall] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,13 @@ class Stage:
         with self._paged.context.step(self._inputs.batches):
             yield
 
+    def attention_of(self, layer: int, run: Callable[[], Any]) -> AttentionCall:
+        """What a module that calls attention for one layer passes to it."""
+        calls: dict[int, AttentionCall] = {}
+        with _noting(self._paged.context, calls), self.step():
+            run()
+        return calls[layer]
+
     def watch(self) -> Watched:
         """Run the whole model once."""
         watched = Watched()
@@ -102,8 +114,30 @@ class Stage:
 
         hooks = [module.register_forward_hook(note, with_kwargs=True) for module in self._paged.loaded.model.modules()]
         try:
-            self._paged.forward(self._inputs, self._inputs.last_tokens)
+            with _noting(self._paged.context, watched.attention):
+                self._paged.forward(self._inputs, self._inputs.last_tokens)
         finally:
             for hook in hooks:
                 hook.remove()
         return watched
+
+
+@contextmanager
+def _noting(context: PagedContext, calls: dict[int, AttentionCall]) -> Iterator[None]:
+    """Note the attention calls that a context answers."""
+    implementation: Any = context.implementation
+
+    class Noting:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(implementation, name)
+
+        def forward(self, query: Any, key: Any, value: Any, sinks: Any, layer: LayerSpec, *where: Any) -> torch.Tensor:
+            result: torch.Tensor = implementation.forward(query, key, value, sinks, layer, *where)
+            calls[layer.index] = AttentionCall(query, key, value, sinks, result)
+            return result
+
+    context.implementation = Noting()  # it answers as the one that it wraps
+    try:
+        yield
+    finally:
+        context.implementation = implementation
