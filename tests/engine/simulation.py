@@ -90,7 +90,11 @@ class Simulation:
         running = [request for request in self.requests.values() if request.blocks is not None]
         oldest = min(running, key=lambda request: request.order, default=None)
         before = oldest and (oldest.num_preemptions, oldest.num_computed_tokens)
+        preemptions = {request: request.num_preemptions for request in running}
         self._take(self.core.step())
+        preempted = [request.order for request in running if request.num_preemptions > preemptions[request]]
+        kept = [request.order for request in running if request.blocks is not None]
+        assert not preempted or not kept or min(preempted) > max(kept), "the youngest are preempted"
         if oldest is not None and oldest.finish_reason is None:
             assert oldest.num_preemptions == before[0], "the oldest running request was preempted"
             if isinstance(self.scheduler.policy, PrefillFirst):

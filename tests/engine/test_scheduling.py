@@ -139,6 +139,33 @@ def test_prefill_first_finishes_a_begun_prompt_before_it_decodes():
     assert len(second.output_token_ids) >= 1
 
 
+def test_who_awaits_a_prefix_does_not_hold_up_those_behind():
+    simulation = Simulation(block_size=4, max_tokens=200)
+    simulation.add(_tokens(0, 100), max_tokens=2, ignore_eos=True)
+    awaiting = simulation.add([*_tokens(0, 100), 7], max_tokens=2, ignore_eos=True)
+    behind = simulation.add([9], max_tokens=2, ignore_eos=True)
+    simulation.step()
+    assert (len(behind.output_token_ids), awaiting.scheduled_s) == (1, None)
+    simulation.run()
+    assert awaiting.num_cached_tokens == 100
+
+
+@pytest.mark.parametrize("policy", ["fifo", "prefill_first"])
+@pytest.mark.parametrize("seed", range(4))
+def test_many_preemptions_keep_their_books(policy, seed, monkeypatch):
+    monkeypatch.setattr("headrace.engine.scheduler.admission.GROWTH_HORIZON_TOKENS", 0)
+    rng = random.Random(seed)
+    simulation = Simulation(
+        num_blocks=60, block_size=2, max_tokens=16, max_seqs=8, policy=policy, safety_margin=0.0,
+        prefix_caching=bool(seed % 2),
+    )  # fmt: skip
+    for i in range(24):
+        simulation.add(_tokens(i, rng.randint(1, 40)), max_tokens=rng.randint(10, 60), ignore_eos=True)
+    simulation.run()
+    simulation.check_tokens()
+    assert simulation.scheduler.counters.num_preemptions > 5
+
+
 def test_requests_start_in_the_order_of_arrival():
     simulation = Simulation(max_seqs=2, block_size=16)
     for i in range(10):
