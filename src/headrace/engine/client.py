@@ -10,6 +10,7 @@ outputs of a step in one go.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
@@ -28,6 +29,9 @@ _log = logging.getLogger(__name__)
 
 Handler = Callable[[EngineOutput], None]
 _Command = Callable[[], None]
+
+_EXIT_TIMEOUT_S = 10.0
+"""How long a program that ends without closing its engine waits for the step under way."""
 
 
 class EngineClient:
@@ -64,6 +68,8 @@ class EngineClient:
             self._state = "running"
             self._engine_thread.start()  # under the lock: who stops it joins threads that were started
             self._dispatcher.start()
+        # A thread that is in native code when the interpreter goes away takes the process down with it.
+        atexit.register(self.stop, timeout_s=_EXIT_TIMEOUT_S)
 
     @property
     def is_running(self) -> bool:
@@ -129,6 +135,7 @@ class EngineClient:
             deadline = None if timeout_s is None else time.monotonic() + timeout_s
             for thread in (self._engine_thread, self._dispatcher):
                 thread.join(None if deadline is None else max(deadline - time.monotonic(), 0.0))
+            atexit.unregister(self.stop)
         return not self._engine_thread.is_alive() and not self._dispatcher.is_alive()
 
     def _raise_unless_running(self) -> None:

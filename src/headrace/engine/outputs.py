@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from headrace.errors import HeadraceError
 
@@ -45,8 +45,7 @@ class Timing:
     e2e_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EngineOutput:
+class EngineOutput(NamedTuple):
     """New tokens of one request; terminal when `finish_reason` is set.
 
     Attributes:

@@ -42,6 +42,7 @@ class Request:
         arrival_s: engine clock at arrival.
         cache_salt: prefixes are shared only within one salt.
         order: place in the order of arrival, given by the scheduler.
+        max_output_tokens: most tokens that it may generate.
         token_ids: prompt and output. output_token_ids: output alone.
         num_computed_tokens: tokens whose KV is in the cache.
         num_scheduled_tokens: tokens in the step that is under way, else 0.
@@ -61,6 +62,7 @@ class Request:
     arrival_s: float
     cache_salt: str | None = None
     order: int = -1
+    max_output_tokens: int = field(init=False)
     token_ids: list[int] = field(init=False)
     output_token_ids: list[int] = field(default_factory=list)
     num_computed_tokens: int = 0
@@ -78,6 +80,8 @@ class Request:
     def __post_init__(self) -> None:
         """Start with the prompt alone."""
         self.token_ids = list(self.prompt_token_ids)
+        room = self.max_total_tokens - len(self.prompt_token_ids)
+        self.max_output_tokens = room if self.params.max_tokens is None else min(self.params.max_tokens, room)
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -93,12 +97,6 @@ class Request:
     def num_remaining_tokens(self) -> int:
         """Tokens still to compute: covers prefill, chunk, decode and resume after preemption alike (law 3)."""
         return len(self.token_ids) - self.num_computed_tokens
-
-    @property
-    def max_output_tokens(self) -> int:
-        """Most tokens that it may generate."""
-        room = self.max_total_tokens - len(self.prompt_token_ids)
-        return room if self.params.max_tokens is None else min(self.params.max_tokens, room)
 
     @property
     def num_missing_prompt_logprobs(self) -> int:

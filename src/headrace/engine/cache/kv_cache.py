@@ -75,6 +75,7 @@ class KVCache:
         self.enable_prefix_caching = enable_prefix_caching
         self.tree = PrefixTree(len(groups), block_size)
         self.pools = tuple(BlockPool(n, on_evict=partial(self.tree.withdraw, g)) for g, n in enumerate(num_blocks))
+        self._bounded = tuple(g for g, group in enumerate(groups) if group.bounded)
         self._live: set[RequestBlocks] = set()
         self._to_zero: list[list[int]] = [[] for _ in groups]
 
@@ -145,9 +146,12 @@ class KVCache:
     def grow(self, blocks: RequestBlocks, num_tokens: int) -> bool:
         """Extend every table to cover `num_tokens` positions; False, with nothing changed, when blocks are short."""
         need = -(-num_tokens // self.block_size)
+        for table in blocks.tables:
+            if len(table) < need:
+                break
+        else:
+            return True  # nearly every decode of nearly every step ends here
         missing = [need - len(table) for table in blocks.tables]
-        if max(missing) <= 0:
-            return True
         if any(m > pool.num_available for m, pool in zip(missing, self.pools, strict=True)):
             return False
         for table, pool, count in zip(blocks.tables, self.pools, missing, strict=True):
@@ -157,11 +161,11 @@ class KVCache:
 
     def advance(self, blocks: RequestBlocks, tokens: Sequence[int], num_computed: int) -> None:
         """After a step: offer the blocks that are now full and computed, give back those out of every window."""
-        if self.enable_prefix_caching:
-            self._publish(blocks, tokens, num_computed // self.block_size)
-        for g, group in enumerate(self.groups):
-            if group.bounded:
-                self._drop(blocks, g, group.first_visible(num_computed) // self.block_size)
+        num_full = num_computed // self.block_size
+        if self.enable_prefix_caching and num_full > blocks.num_published:
+            self._publish(blocks, tokens, num_full)
+        for g in self._bounded:
+            self._drop(blocks, g, self.groups[g].first_visible(num_computed) // self.block_size)
 
     def _publish(self, blocks: RequestBlocks, tokens: Sequence[int], num_full: int) -> None:
         size = self.block_size

@@ -14,7 +14,7 @@ Which way a row takes depends on the row alone, and each way gives a row the sam
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -33,8 +33,7 @@ _NOTHING_LEFT = -2
 _NON_FINITE = -3
 
 
-@dataclass(frozen=True, slots=True)
-class RowSample:
+class RowSample(NamedTuple):
     """What came of one row: a token, with log-probabilities where they were asked for, or an error of its own."""
 
     token_id: int | None

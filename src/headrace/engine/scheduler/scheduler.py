@@ -268,7 +268,8 @@ class Scheduler:
                 continue
             request.num_computed_tokens = row.start + len(row.token_ids)
             self.cache.advance(request.blocks, request.token_ids, request.num_computed_tokens)
-            self._collect_prompt_logprobs(request, row, outcome)
+            if outcome.prompt_logprobs:
+                self._collect_prompt_logprobs(request, row, outcome)
             if outcome.token_id is not None:
                 outputs.append(self._append(request, outcome))
         return outputs
