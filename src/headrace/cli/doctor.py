@@ -109,6 +109,7 @@ def _model(arguments: argparse.Namespace, config: EngineConfig) -> dict[str, Any
             "max_model_len": resolved.max_model_len,
             "max_num_seqs": resolved.max_num_seqs,
             "max_num_batched_tokens": resolved.max_num_batched_tokens,
+            **({"cpu_kernels": engine.surgery.as_dict()} if engine.surgery else {}),
         }
     finally:
         engine.core.runner.close()
