@@ -10,10 +10,10 @@ outputs of a step in one go.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -68,8 +68,8 @@ class EngineClient:
             self._state = "running"
             self._engine_thread.start()  # under the lock: who stops it joins threads that were started
             self._dispatcher.start()
-        # A thread that is in native code when the interpreter goes away takes the process down with it.
-        atexit.register(self.stop, timeout_s=_EXIT_TIMEOUT_S)
+        # At exit: a thread that is in native code when the interpreter goes away takes the process down with it.
+        weakref.finalize(self, _stop, weakref.ref(self))
 
     @property
     def is_running(self) -> bool:
@@ -135,7 +135,6 @@ class EngineClient:
             deadline = None if timeout_s is None else time.monotonic() + timeout_s
             for thread in (self._engine_thread, self._dispatcher):
                 thread.join(None if deadline is None else max(deadline - time.monotonic(), 0.0))
-            atexit.unregister(self.stop)
         return not self._engine_thread.is_alive() and not self._dispatcher.is_alive()
 
     def _raise_unless_running(self) -> None:
@@ -240,3 +239,9 @@ class EngineClient:
 
 def _ignore(output: EngineOutput) -> None:
     """The handler of a request whose own handler raised."""
+
+
+def _stop(reference: weakref.ref[EngineClient]) -> None:
+    client = reference()
+    if client is not None:
+        client.stop(timeout_s=_EXIT_TIMEOUT_S)
