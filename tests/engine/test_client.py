@@ -6,6 +6,7 @@ import gc
 import threading
 import time
 import tracemalloc
+import weakref
 from typing import Any
 
 import pytest
@@ -415,3 +416,14 @@ def test_memory_returns_to_where_it_was(no_logs):
         assert after - before < 50_000
         engine.client.call(lambda core: core.raise_if_broken())
         assert engine.client.call(lambda core: core.dump_state())["cache"]["pools"][0]["used"] == 0
+
+
+def test_a_stopped_engine_is_let_go():
+    engine = Served()
+    with engine:
+        engine.submit([1, 2], max_tokens=3)
+        engine.outcomes.wait_for(1)
+    client = weakref.ref(engine.client)
+    del engine
+    gc.collect()
+    assert client() is None

@@ -208,7 +208,7 @@ def _raise(words: str) -> None:
 
 PARTS = {
     "model": lambda model: model,
-    "attention": lambda model: model.model.layers[1].self_attn.o_proj,
+    "attention": lambda model: model.model.layers[1].self_attn,
     "logits": lambda model: model.lm_head,
 }
 
