@@ -45,11 +45,13 @@ def test_fingerprint_names_the_configuration() -> None:
     assert wider.fingerprint != SHAPES["XS"].fingerprint
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_made_says_why(root: Path) -> None:
     with pytest.raises(HeadraceError, match=r"shape bad could not be made: .*nonsense"):
         model_folder(Shape("bad", "", "nonsense", {}), "float32", root)
 
 
+@pytest.mark.slow
 def test_folders_load_with_transformers_and_bfloat16_is_float32_rounded(root: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
