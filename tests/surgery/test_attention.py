@@ -22,7 +22,7 @@ WHOLE = {
     "phi3": {},
     "olmo": {},
     "olmo2": {},
-    "granite": {},
+    "granite": {"residual_multiplier": 0.22, "embedding_multiplier": 12.0, "attention_multiplier": 0.1},
     "smollm3": {"no_rope_layers": [1, 0]},
     "starcoder2": {},
     "cohere2": SLIDING,
@@ -45,7 +45,7 @@ def test_fuses_fully(wire: Wire, kind: str, dtype: torch.dtype) -> None:
     block = "experts" if kind in ("mixtral", "qwen3_moe") else "mlp"
     counts = {kind: count for (kind, _), count in report.fused.items()}
     assert counts.pop("norm") >= 3
-    assert counts == {"attention": 2, block: 2, "linear": 1}
+    assert counts == {"attention": 2, block: 2, "linear": 1, "layer": 2}
     assert difference < (1e-5 if dtype == torch.float32 else 0.1)
 
 
@@ -89,3 +89,20 @@ def test_a_scale_that_grows_with_far_positions_is_not_lost(wire: Wire, monkeypat
     monkeypatch.setattr(modeling_llama.LlamaAttention, "forward", noting)
     monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", scaling)
     drops(wire, make_model("llama"))
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_layer_that_adds_in_its_own_way_keeps_its_sums(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.models.llama import modeling_llama
+
+    own = modeling_llama.LlamaDecoderLayer.forward
+
+    def forward(self: Any, hidden_states: torch.Tensor, **rest: Any) -> torch.Tensor:
+        return own(self, hidden_states, **rest) + 0.1 * hidden_states
+
+    monkeypatch.setattr(modeling_llama.LlamaDecoderLayer, "forward", forward)
+    difference, report = operate_and_prove(wire(make_model("llama")))
+    assert report is not None
+    assert report.fused["attention", "LlamaAttention"] == 2
+    assert [(kind, count) for (kind, *_), count in report.dropped.items()] == [("layer", 2)]
+    assert difference < 1e-5

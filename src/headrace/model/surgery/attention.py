@@ -59,7 +59,7 @@ def read_attention(
         return None
     layer, noted = paged.layers[tag.layers[0]], watched.attention[tag.layers[0]]
     seen = {m: watched.calls[m] for m in module.modules() if m in linears and watched.num_calls[m] == 1}
-    hidden, angles, rest = find_hidden(call, [c.args[0] for c in seen.values()]), find_angles(call), _rest(call.result)
+    hidden, angles, rest = find_hidden(call, [c.args[0] for c in seen.values()]), find_angles(call), beside(call.result)
     outs = [m for m, c in seen.items() if same(c.args[0], noted.result) and same(c.result, _first(call.result))]
     if hidden is None or rest is False or len(outs) != 1 or not is_closed(call, hidden, angles):
         return None
@@ -99,7 +99,7 @@ def _first(result: Any) -> Any:
     return result[0] if isinstance(result, tuple) else result
 
 
-def _rest(result: Any) -> Any:
+def beside(result: Any) -> Any:
     """What comes back beside the hidden states, a tuple of None; None for a bare tensor, False for anything else."""
     if isinstance(result, torch.Tensor):
         return None
@@ -115,7 +115,7 @@ class AttentionForward:
         """Pack its weights."""
         self._kernels = lease.kernels
         self._context = paged.context
-        self._attention = attention
+        self.attention = attention
         self._qkv = lease.pack(attention.parts)
         self._out = lease.pack([attention.out])
         norms, rope = attention.norms, attention.rope
@@ -123,33 +123,45 @@ class AttentionForward:
             rope.rotary_dim, rope.interleaved, rope.angle_step,
             norms.query_weight, norms.key_weight, norms.eps, norms.offset,
         )  # fmt: skip
-        self._no_angles = torch.zeros(1, 1, dtype=paged.loaded.dtype).expand(1, 1)
+        nothing = torch.zeros(1, 1, dtype=paged.loaded.dtype)
+        self._no_angles = (nothing, nothing)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Hidden states [1, T, N] and angles are where the block itself has them."""
-        attention, layer = self._attention, self._attention.layer
+        attention = self.attention
         x = attention.hidden.take(args, kwargs)
+        angles = None if attention.angles is None else attention.angles.take(args, kwargs)
+        y = self.rows(rows_of(x), angles).view(x.shape)
+        return y if attention.rest is None else (y, *attention.rest)
+
+    def rows(
+        self,
+        x: torch.Tensor,
+        angles: tuple[torch.Tensor, torch.Tensor] | None,
+        residual: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The same for x [T, N], with cos and sin [T, R], plus residual [T, N]."""
+        layer = self.attention.layer
         cache, batch = self._context.at(layer.index)
-        qkv = self._qkv(rows_of(x))
+        qkv = self._qkv(x)
         if qkv.dtype != cache.dtype:
             raise ValueError(f"queries are {qkv.dtype}, the cache is {cache.dtype}")
         self._norm_whole(qkv)
-        cos, sin = (self._no_angles,) * 2 if attention.angles is None else attention.angles.take(args, kwargs)
+        cos, sin = self._no_angles if angles is None else angles
         if cos.dtype != qkv.dtype:  # the kernel takes both in one dtype
             cos, sin = cos.to(qkv.dtype), sin.to(qkv.dtype)
         query = rotate_and_write(self._kernels, cache, self._rotation, qkv, cos, sin, batch.slot_mapping)
         where: Context = batch.prepared[CpuAttention.name]
         out = attend(
             self._kernels, cache, query, where, scale=layer.scale, window=layer.window, chunk=layer.chunk,
-            softcap=layer.softcap, sinks=attention.sinks,
+            softcap=layer.softcap, sinks=self.attention.sinks,
         )  # fmt: skip
-        y = self._out(out.view(len(out), -1)).view(*x.shape[:-1], -1)
-        return y if attention.rest is None else (y, *attention.rest)
+        return self._out(out.view(len(out), -1), residual=residual)
 
     def _norm_whole(self, qkv: torch.Tensor) -> None:
         """Norms over all heads of a token, where the block has them, in place."""
         start = 0
-        for norm in self._attention.norms.whole:
+        for norm in self.attention.norms.whole:
             part = qkv[:, start : start + norm.n]
             rows.norm(
                 self._kernels, part, norm.weight, norm.eps,

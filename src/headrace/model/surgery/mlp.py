@@ -100,5 +100,8 @@ class MlpForward:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Two products."""
-        out = self._down(self._inner(rows_of(x), activation=self._activation))
-        return out.view(*x.shape[:-1], self._down.out_features)
+        return self.rows(rows_of(x)).view(x.shape)
+
+    def rows(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """The same for [M, K], plus residual."""
+        return self._down(self._inner(x, activation=self._activation), residual=residual)

@@ -12,8 +12,10 @@ from torch import nn
 from headrace.model.attention.cpu import CpuAttention
 from headrace.model.kernels.library import Kernels
 from headrace.model.paged_model import PagedModel
+from headrace.model.surgery.arguments import far_away
 from headrace.model.surgery.attention import AttentionForward, holds_far_out, read_attention
 from headrace.model.surgery.experts import ExpertsForward, read_experts
+from headrace.model.surgery.layer import LayerForward, read_layer
 from headrace.model.surgery.lease import Part, Terms
 from headrace.model.surgery.linear import LinearForward, random_if_float, read_linear
 from headrace.model.surgery.mlp import MlpForward, read_mlp
@@ -52,6 +54,7 @@ def operate(paged: PagedModel, kernels: Kernels, *, quantization: str | None = N
             _replace_attention(operation, paged, stage, watched, linears)
         _replace_linears(operation, watched, linears)
         _replace_norms(operation, watched)
+        _replace_layers(operation, stage, watched)
     operation.report.seconds = time.perf_counter() - start
     return operation
 
@@ -66,12 +69,12 @@ def _replace(operation: Operation, module: nn.Module, watched: Watched, linears:
     call = watched.calls[module]
     sample = partial(module, *map(random_if_float, call.args))
     mlp = read_mlp(module, watched, linears)
-    if mlp is not None and operation.replace("mlp", module, partial(MlpForward, mlp=mlp), sample):
+    if mlp is not None and operation.replace("mlp", module, [partial(MlpForward, mlp=mlp)], sample):
         for child in module.children():
             linears.pop(child, None)
     experts = read_experts(module, call)
     if experts is not None:
-        operation.replace("experts", module, partial(ExpertsForward, experts=experts), sample)
+        operation.replace("experts", module, [partial(ExpertsForward, experts=experts)], sample)
 
 
 def _replace_attention(
@@ -85,7 +88,8 @@ def _replace_attention(
             continue
         x = random_like(attention.hidden.take(call.args, call.kwargs))
         sample = partial(_attend, stage, module, *attention.hidden.put(x, call.args, call.kwargs))
-        if operation.replace("attention", module, partial(AttentionForward, attention=attention, paged=paged), sample):
+        build = partial(AttentionForward, attention=attention, paged=paged)
+        if operation.replace("attention", module, [build], sample):
             for child in module.modules():
                 linears.pop(child, None)
 
@@ -99,7 +103,7 @@ def _replace_linears(operation: Operation, watched: Watched, linears: dict[nn.Mo
     for module, part in linears.items():
         if operation.is_free(module):
             sample = partial(module, near_and_far(watched.calls[module].args[0]))
-            operation.replace("linear", module, partial(LinearForward, part=part), sample)
+            operation.replace("linear", module, [partial(LinearForward, part=part)], sample)
 
 
 def _replace_norms(operation: Operation, watched: Watched) -> None:
@@ -108,4 +112,14 @@ def _replace_norms(operation: Operation, watched: Watched) -> None:
         norm = read_norm(module, call) if module not in inside and operation.is_free(module) else None
         if norm is not None:
             sample = partial(module, random_like(call.args[0]))
-            operation.replace("norm", module, partial(NormForward, norm=norm), sample)
+            operation.replace("norm", module, [partial(NormForward, norm=norm)], sample)
+
+
+def _replace_layers(operation: Operation, stage: Stage, watched: Watched) -> None:
+    for module, call in watched.calls.items():
+        layers = read_layer(module, watched) if operation.is_free(module) else []
+        if layers:
+            hidden, (args, kwargs) = layers[0].hidden, far_away(call)
+            args, kwargs = hidden.put(near_and_far(hidden.take(args, kwargs)), args, kwargs)
+            builds = [partial(LayerForward, layer=layer) for layer in layers]
+            operation.replace("layer", module, builds, partial(_attend, stage, module, args, kwargs))

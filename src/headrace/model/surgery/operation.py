@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -38,40 +38,56 @@ class Operation:
         """Whether nobody has put a forward of his own on the module (we, or accelerate)."""
         return "forward" not in module.__dict__
 
-    def replace(self, kind: str, module: nn.Module, build: Callable[[Lease], Forward], run: Callable[[], Any]) -> bool:
-        """Give a module another forward, if it computes the same.
+    def replace(
+        self,
+        kind: str,
+        module: nn.Module,
+        builds: Sequence[Callable[[Lease], Forward]],
+        run: Callable[[], Any],
+    ) -> bool:
+        """Give a module another forward, the first that computes the same.
 
         Args:
-            kind: for the report. build: packs weights and makes the forward. run: calls the module on a sample.
+            kind: for the report. builds: each packs weights and makes a forward. run: calls the module on a sample.
 
         Returns:
             Whether it holds; if not the module is as it was.
         """
-        name = type(module).__name__
         expected = first_tensor(run())
-        lease = Lease(self.terms)
+        reason = ""
+        for build in builds:
+            lease = Lease(self.terms)
+            reason = self._try(module, build, lease, run, expected)
+            if not reason:
+                lease.settle()
+                self._replaced[module] = lease
+                self.report.fused[kind, type(module).__name__] += 1
+                self.report.packed_bytes += lease.num_bytes
+                return True
+            module.__dict__.pop("forward", None)
+        self.skip(kind, module, reason)
+        return False
+
+    def _try(
+        self,
+        module: nn.Module,
+        build: Callable[[Lease], Forward],
+        lease: Lease,
+        run: Callable[[], Any],
+        expected: torch.Tensor,
+    ) -> str:
+        """Set the forward; why it does not hold, or nothing."""
         try:
             module.forward = build(lease)
             found = difference(first_tensor(run()), expected)
         except (ValueError, MemoryError, OSError) as error:
-            return self._drop(kind, module, str(error))
+            return str(error)
         allowed = tolerance(self.terms.dtype)
-        if found > allowed:
-            return self._drop(kind, module, f"differs by {found:.1g} from the module itself, {allowed:g} is allowed")
-        lease.settle()
-        self._replaced[module] = lease
-        self.report.fused[kind, name] += 1
-        self.report.packed_bytes += lease.num_bytes
-        return True
+        return "" if found <= allowed else f"differs by {found:.1g} from the module itself, {allowed:g} is allowed"
 
     def skip(self, kind: str, module: nn.Module, reason: str) -> None:
         """Note that a module stays the model's own."""
-        self._drop(kind, module, reason)
-
-    def _drop(self, kind: str, module: nn.Module, reason: str) -> bool:
-        module.__dict__.pop("forward", None)
         self.report.dropped[kind, type(module).__name__, reason] += 1
-        return False
 
     def undo(self, *, give_back: bool = True) -> None:
         """Give all modules their own forward again, and their weights unless nobody wants them; repeatable."""
