@@ -11,8 +11,8 @@ TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 .PHONY: up test check bench format clean
 
 up: $(READY)  ## set up, and run the main job on the built-in model
-	$(BIN)/headrace generate builtin --chat --temperature 0 --max-tokens 64 \
-	  --prompt "Who are you?" --prompt "What is 17 + 25?" --prompt "Reverse the word: river"
+	$(BIN)/headrace generate builtin --chat --max-tokens 120 \
+	  --prompt "Who are you?" --prompt "What is 36 + 47?" --prompt "Tell me a story about Mira."
 
 test: $(READY)  ## every test
 	$(TEST_ENV) $(BIN)/pytest -n $(WORKERS)
