@@ -208,7 +208,7 @@ def _raise(words: str) -> None:
 
 PARTS = {
     "model": lambda model: model,
-    "attention": lambda model: model.model.layers[1].self_attn,
+    "layer": lambda model: model.model.layers[1],  # on the CPU kernels its parts are not called one by one
     "logits": lambda model: model.lm_head,
 }
 

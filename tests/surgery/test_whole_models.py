@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from headrace.errors import ConfigError
+from headrace.model.surgery import operate as module_operate
 from headrace.model.surgery import proven
 from headrace.model.surgery.operate import operate
 from headrace.model.surgery.proven import operate_and_prove
@@ -80,6 +81,36 @@ def test_a_model_that_does_not_stand_it_runs_as_it_is(wire: Wire, monkeypatch: p
     assert not report.fused
     assert [kind for kind, _, _ in report.dropped] == ["model"]
     assert not forwards(paged.loaded.model)
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_surgery_that_fails_half_way_is_taken_back(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        assert forwards(paged.loaded.model)
+        raise KeyError("half way")
+
+    paged = wire(make_model("llama"))
+    monkeypatch.setattr(module_operate, "_replace_norms", fail)
+    difference, report = operate_and_prove(paged)
+    assert difference < 1e-5
+    assert report is not None
+    assert "half way" in str(report)
+    assert not forwards(paged.loaded.model)
+
+
+@pytest.mark.usefixtures("kernels")
+def test_hooks_are_still_called(wire: Wire) -> None:
+    model = make_model("llama")
+    called: list[str] = []
+    model.model.layers[1].mlp.down_proj.register_forward_hook(lambda *_: called.append("down"))
+    model.model.layers[0].register_forward_pre_hook(lambda *_: called.append("layer"))
+    _, report = operate_and_prove(wire(model))
+    assert report is not None
+    assert {kind: count for (kind, _), count in report.fused.items() if kind in ("mlp", "layer")} == {
+        "mlp": 1,
+        "layer": 1,
+    }
+    assert called[-2:] == ["layer", "down"]
 
 
 def test_without_kernels_only_the_proof(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:

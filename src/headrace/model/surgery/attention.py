@@ -131,7 +131,7 @@ class AttentionForward:
         attention = self.attention
         x = attention.hidden.take(args, kwargs)
         angles = None if attention.angles is None else attention.angles.take(args, kwargs)
-        y = self.rows(rows_of(x), angles).view(x.shape)
+        y = self.rows(rows_of(x), angles).view(*x.shape[:-1], -1)
         return y if attention.rest is None else (y, *attention.rest)
 
     def rows(

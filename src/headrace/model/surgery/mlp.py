@@ -100,7 +100,7 @@ class MlpForward:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Two products."""
-        return self.rows(rows_of(x)).view(x.shape)
+        return self.rows(rows_of(x)).view(*x.shape[:-1], -1)
 
     def rows(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """The same for [M, K], plus residual."""

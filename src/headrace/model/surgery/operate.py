@@ -36,13 +36,24 @@ def operate(paged: PagedModel, kernels: Kernels, *, quantization: str | None = N
         quantization: "int8": weights per output channel, activations per row. The weights of a model that was handed
             in are kept beside them then, because int8 has no way back.
     """
-    start = time.perf_counter()
     loaded = paged.loaded
     kept = shared_parameters(loaded.model)
     if quantization == "int8" and not loaded.owned:
         kept = frozenset(map(id, loaded.model.parameters()))
     operation = Operation(Terms(kernels, torch.int8 if quantization == "int8" else loaded.dtype, kept))
     paged.on_close(lambda: operation.undo(give_back=not loaded.owned))
+    start = time.perf_counter()
+    try:
+        _operate(operation, paged)
+    except BaseException:
+        operation.undo()
+        raise
+    operation.report.seconds = time.perf_counter() - start
+    return operation
+
+
+def _operate(operation: Operation, paged: PagedModel) -> None:
+    """Blocks before their parts; parts of what was replaced are left."""
     stage = Stage(paged)
     with torch.no_grad(), stage.open():
         watched = stage.watch()
@@ -55,8 +66,6 @@ def operate(paged: PagedModel, kernels: Kernels, *, quantization: str | None = N
         _replace_linears(operation, watched, linears)
         _replace_norms(operation, watched)
         _replace_layers(operation, stage, watched)
-    operation.report.seconds = time.perf_counter() - start
-    return operation
 
 
 def _linears(watched: Watched) -> dict[nn.Module, Part]:

@@ -35,8 +35,9 @@ class Operation:
         return list(self._replaced)
 
     def is_free(self, module: nn.Module) -> bool:
-        """Whether nobody has put a forward of his own on the module (we, or accelerate)."""
-        return "forward" not in module.__dict__
+        """Whether nobody has put a forward of his own on the module (we, or accelerate), or hooks within it."""
+        inside = [child for child in module.modules() if child is not module]
+        return "forward" not in module.__dict__ and not any(m._forward_hooks or m._forward_pre_hooks for m in inside)
 
     def replace(
         self,
@@ -80,7 +81,7 @@ class Operation:
         try:
             module.forward = build(lease)
             found = difference(first_tensor(run()), expected)
-        except (ValueError, MemoryError, OSError) as error:
+        except (ValueError, RuntimeError, MemoryError, OSError) as error:
             return str(error)
         allowed = tolerance(self.terms.dtype)
         return "" if found <= allowed else f"differs by {found:.1g} from the module itself, {allowed:g} is allowed"
