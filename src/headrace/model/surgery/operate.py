@@ -28,6 +28,11 @@ DTYPES = (torch.float32, torch.bfloat16)
 """Models of these run on the kernels."""
 
 
+_ROUTED_ALIKE = 0.75
+"""Share of a sample's tokens that a layer must compute alike: in bfloat16 a router of experts may send one elsewhere,
+because the sum before it is rounded once less. A wrong sum is wrong for all."""
+
+
 def operate(paged: PagedModel, kernels: Kernels, *, quantization: str | None = None) -> Operation:
     """Replace what can be replaced; `paged.close` takes it back, and so does `undo`.
 
@@ -131,4 +136,4 @@ def _replace_layers(operation: Operation, stage: Stage, watched: Watched) -> Non
             hidden, (args, kwargs) = layers[0].hidden, far_away(call)
             args, kwargs = hidden.put(near_and_far(hidden.take(args, kwargs)), args, kwargs)
             builds = [partial(LayerForward, layer=layer) for layer in layers]
-            operation.replace("layer", module, builds, partial(_attend, stage, module, args, kwargs))
+            operation.replace("layer", module, builds, partial(_attend, stage, module, args, kwargs), _ROUTED_ALIKE)

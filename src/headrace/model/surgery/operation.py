@@ -45,11 +45,13 @@ class Operation:
         module: nn.Module,
         builds: Sequence[Callable[[Lease], Forward]],
         run: Callable[[], Any],
+        share: float = 1.0,
     ) -> bool:
         """Give a module another forward, the first that computes the same.
 
         Args:
             kind: for the report. builds: each packs weights and makes a forward. run: calls the module on a sample.
+            share: of the sample's rows that must agree.
 
         Returns:
             Whether it holds; if not the module is as it was.
@@ -58,7 +60,7 @@ class Operation:
         reason = ""
         for build in builds:
             lease = Lease(self.terms)
-            reason = self._try(module, build, lease, run, expected)
+            reason = self._try(module, build, lease, run, expected, share)
             if not reason:
                 lease.settle()
                 self._replaced[module] = lease
@@ -76,11 +78,12 @@ class Operation:
         lease: Lease,
         run: Callable[[], Any],
         expected: torch.Tensor,
+        share: float,
     ) -> str:
         """Set the forward; why it does not hold, or nothing."""
         try:
             module.forward = build(lease)
-            found = difference(first_tensor(run()), expected)
+            found = difference(first_tensor(run()), expected, share)
         except (ValueError, RuntimeError, MemoryError, OSError) as error:
             return str(error)
         allowed = tolerance(self.terms.dtype)
