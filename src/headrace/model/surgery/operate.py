@@ -51,7 +51,7 @@ def operate(paged: PagedModel, kernels: Kernels, *, quantization: str | None = N
     try:
         _operate(operation, paged)
     except BaseException:
-        operation.undo()
+        operation.undo(give_back=quantization is None)
         raise
     operation.report.seconds = time.perf_counter() - start
     return operation
