@@ -16,6 +16,7 @@ from headrace.model.surgery.experts import ExpertsForward, read_experts
 from headrace.model.surgery.lease import Lease, Terms
 from headrace.model.surgery.linear import read_linear
 from headrace.model.surgery.mlp import Mlp, MlpForward, read_mlp
+from headrace.model.surgery.norm import read_norm
 from headrace.model.surgery.numerics import difference
 from headrace.model.surgery.watch import Call, Watched
 
@@ -163,3 +164,13 @@ def test_experts(kernels: Kernels, gate_half: int) -> None:
 def test_other_experts_are_left() -> None:
     module, arguments = Experts(0, scale=2.0), routed()
     assert read_experts(module, Call(arguments, {}, module(*arguments))) is None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("n", [64, 4096])
+def test_norms_are_told_apart_however_long_the_row(n: int, dtype: torch.dtype) -> None:
+    x = torch.randn(1, 4, n, dtype=dtype)
+    layer_norm, rms = nn.LayerNorm(n, eps=1e-6).to(dtype), nn.RMSNorm(n, eps=1e-5).to(dtype)
+    found = [read_norm(norm, Call((x,), {}, norm(x))) for norm in (layer_norm, rms)]
+    assert [(norm.centered, norm.eps, norm.offset) for norm in found if norm] == [(True, 1e-6, 0.0), (False, 1e-5, 0.0)]

@@ -66,15 +66,18 @@ def read_attention(
     x = hidden.take(call.args, call.kwargs)
     products = [(linears[m], rows_of(c.result)) for m, c in seen.items() if same(c.args[0], x) and m not in outs]
     turns = None if angles is None else angles.take(call.args, call.kwargs)
+    sinks = None if noted.sinks is None else noted.sinks.detach().float().contiguous()
+    ways: list[tuple[float, Attention]] = []
     for found in projections(products, layer):
         if not torch.equal(found.value, noted.value):
             continue
         for norms in find_norms(module, watched, found.query, found.key):
-            rope = find_rope(_pairs(norms, found.query, found.key, noted), turns)
+            pairs = _pairs(norms, found.query, found.key, noted)
+            rope = find_rope(pairs, turns)
             if rope is not None:
-                sinks = None if noted.sinks is None else noted.sinks.detach().float().contiguous()
-                return Attention(layer, found.parts, linears[outs[0]], norms, rope, hidden, angles, sinks, rest)
-    return None
+                way = Attention(layer, found.parts, linears[outs[0]], norms, rope, hidden, angles, sinks, rest)
+                ways.append((rope_error(rope, pairs, turns), way))
+    return min(ways, key=lambda way: way[0])[1] if ways else None
 
 
 def holds_far_out(module: nn.Module, attention: Attention, call: Call, stage: Stage) -> bool:

@@ -44,11 +44,16 @@ def read_mlp(module: nn.Module, watched: Watched, linears: dict[nn.Module, Part]
     if last is None or len(firsts) != len(children) - 1 or last in firsts:
         return None
     hidden = watched.calls[last].args[0]
-    for activation in candidates(module, set(children)):
-        for inner in _inner(firsts, watched, linears, hidden.shape[-1]):
-            if _activated(activation, [y for _, y in inner], hidden):
-                return Mlp(tuple(part for part, _ in inner), linears[last], activation)
-    return None
+    ways = [
+        (
+            _error(activation, [y for _, y in inner], hidden),
+            Mlp(tuple(part for part, _ in inner), linears[last], activation),
+        )
+        for activation in candidates(module, set(children))
+        for inner in _inner(firsts, watched, linears, hidden.shape[-1])
+    ]
+    error, best = min(ways, key=lambda way: way[0], default=(float("inf"), None))
+    return best if error <= tolerance(hidden.dtype) else None
 
 
 def _inner(
@@ -76,13 +81,11 @@ def half(part: Part, index: int) -> Part:
     return Part(part.parameter, view, None if part.bias is None else part.bias.chunk(2)[index])
 
 
-def _activated(activation: Activation, values: list[torch.Tensor], hidden: torch.Tensor) -> bool:
+def _error(activation: Activation, values: list[torch.Tensor], hidden: torch.Tensor) -> float:
     if any(value.shape != hidden.shape for value in values):
-        return False
+        return float("inf")
     result = FUNCTIONS[activation](values[0])
-    if len(values) == 2:
-        result = result * values[1]
-    return difference(result, hidden) <= tolerance(hidden.dtype)
+    return difference(result * values[1] if len(values) == 2 else result, hidden)
 
 
 def _is_unary(call: Call) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,14 @@ from headrace.model.surgery.numerics import difference, tolerance
 from headrace.model.surgery.report import SurgeryReport
 
 Forward = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    error: float
+    reason: str
+    forward: Any
+    lease: Lease
 
 
 class Operation:
@@ -47,7 +56,7 @@ class Operation:
         run: Callable[[], Any],
         share: float = 1.0,
     ) -> bool:
-        """Give a module another forward, the first that computes the same.
+        """Give a module another forward, of several the nearest, if it computes the same.
 
         Args:
             kind: for the report. builds: each packs weights and makes a forward. run: calls the module on a sample.
@@ -57,37 +66,36 @@ class Operation:
             Whether it holds; if not the module is as it was.
         """
         expected = first_tensor(run())
-        reason = ""
-        for build in builds:
-            lease = Lease(self.terms)
-            reason = self._try(module, build, lease, run, expected, share)
-            if not reason:
-                lease.settle()
-                self._replaced[module] = lease
-                self.report.fused[kind, type(module).__name__] += 1
-                self.report.packed_bytes += lease.num_bytes
-                return True
-            module.__dict__.pop("forward", None)
-        self.skip(kind, module, reason)
-        return False
+        tried = [self._try(module, build, run, expected, share) for build in builds]
+        best = min(tried, key=lambda attempt: attempt.error)
+        if best.error > (allowed := tolerance(self.terms.dtype)):
+            why = best.reason or f"differs by {best.error:.1g} from the module itself, {allowed:g} is allowed"
+            self.skip(kind, module, why)
+            return False
+        module.forward = best.forward
+        best.lease.settle()
+        self._replaced[module] = best.lease
+        self.report.fused[kind, type(module).__name__] += 1
+        self.report.packed_bytes += best.lease.num_bytes
+        return True
 
     def _try(
         self,
         module: nn.Module,
         build: Callable[[Lease], Forward],
-        lease: Lease,
         run: Callable[[], Any],
         expected: torch.Tensor,
         share: float,
-    ) -> str:
-        """Set the forward; why it does not hold, or nothing."""
+    ) -> _Attempt:
+        """Compare a forward with the module's own, which it has again afterwards."""
+        lease = Lease(self.terms)
         try:
             module.forward = build(lease)
-            found = difference(first_tensor(run()), expected, share)
+            return _Attempt(difference(first_tensor(run()), expected, share), "", module.forward, lease)
         except (ValueError, RuntimeError, MemoryError, OSError) as error:
-            return str(error)
-        allowed = tolerance(self.terms.dtype)
-        return "" if found <= allowed else f"differs by {found:.1g} from the module itself, {allowed:g} is allowed"
+            return _Attempt(float("inf"), str(error), None, lease)
+        finally:
+            module.__dict__.pop("forward", None)
 
     def skip(self, kind: str, module: nn.Module, reason: str) -> None:
         """Note that a module stays the model's own."""
