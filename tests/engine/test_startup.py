@@ -16,7 +16,9 @@ from headrace.engine.cache.groups import CacheGroup
 from headrace.engine.cache.sizing import size_cache
 from headrace.engine.runner import startup
 from headrace.errors import ConfigError, ModelNotSupported
+from headrace.model.attention.context import PagedContext
 from headrace.model.attention.torch_paged import TorchAttention
+from headrace.model.kernels.library import available_isas
 from tests.engine.reference import PROMPTS, greedy, own_tokens
 
 
@@ -141,6 +143,21 @@ def test_a_half_precision_cache_is_the_last_resort(tiny_model, limit, caplog):
         assert llm.config.num_blocks == 64
         assert llm.generate([PROMPTS[0]], greedy(1))[0].error is None
     assert "torch.float32 does not fit" in caplog.text
+
+
+def test_the_cpu_kernels_are_never_given_a_cache_of_another_dtype(tiny_model, monkeypatch):
+    if not available_isas():
+        pytest.skip("the CPU kernels were not built here")
+    allocate = PagedContext.allocate
+
+    def only_half(self: PagedContext, num_blocks: Any, block_size: int, dtype: torch.dtype, device: Any) -> None:
+        if dtype == torch.float32 and num_blocks[0] > 2:  # two are the proof's
+            raise MemoryError("no room")
+        allocate(self, num_blocks, block_size, dtype, device)
+
+    monkeypatch.setattr(PagedContext, "allocate", only_half)
+    with pytest.raises(ConfigError, match="no room"):
+        LLM(copy.deepcopy(tiny_model), attn_implementation="cpu", num_blocks=64)
 
 
 def test_when_nothing_fits_the_model_is_given_back(tiny_model, limit):

@@ -222,10 +222,6 @@ class KVCache:
         self._to_zero = [[] for _ in self.groups]
         return taken
 
-    def usage(self) -> float:
-        """Share of the blocks that requests hold, in the fullest pool, 0..1."""
-        return max(pool.num_used / pool.num_blocks for pool in self.pools)
-
     def dump_state(self) -> dict[str, Any]:
         """Blocks by kind, per group."""
         pools = [

@@ -127,7 +127,7 @@ def _attempts(config: EngineConfig, paged: PagedModel) -> Iterator[_Attempt]:
     if config.num_blocks is None:
         for divisor in (2, 4, 8):
             yield _Attempt(config, budget, dtype, divisor)
-    if dtype.itemsize > 2:
+    if dtype.itemsize > 2 and paged.context.implementation.mixes_dtypes:
         yield _Attempt(config, budget, torch.bfloat16)
 
 

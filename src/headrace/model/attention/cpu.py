@@ -15,6 +15,7 @@ class CpuAttention:
     """Paged attention in C++, over threads; float32 and bfloat16, even head sizes up to 256."""
 
     name = "cpu"
+    mixes_dtypes = False
 
     def __init__(self, kernels: Kernels | None = None) -> None:
         """Run on `kernels`, by default on those that the environment and the machine say. Raises ConfigError."""

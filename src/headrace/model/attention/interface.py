@@ -78,9 +78,14 @@ class AttentionBatch:
 
 
 class AttentionImplementation(Protocol):
-    """One way to compute attention over the paged cache. It owns the layout of its cache tensors."""
+    """One way to compute attention over the paged cache. It owns the layout of its cache tensors.
+
+    Attributes:
+        name: under which it is chosen. mixes_dtypes: whether the cache may be of another dtype than the queries.
+    """
 
     name: str
+    mixes_dtypes: bool
 
     def refusal(self, layers: Sequence[LayerSpec], dtype: torch.dtype, device: torch.device) -> str | None:
         """Why it cannot serve these layers with weights of `dtype` on `device`; None when it can."""

@@ -23,6 +23,7 @@ class ReferenceAttention:
     """The definition of every feature, with no thought for speed. It reads only keys and values that are visible."""
 
     name = "reference"
+    mixes_dtypes = True
 
     def refusal(self, layers: Sequence[LayerSpec], dtype: torch.dtype, device: torch.device) -> str | None:
         """Serves every layer, on every device."""

@@ -50,6 +50,7 @@ class TorchAttention:
     """Single-token rows through `embedding_bag`, the others through padded tiles of `scaled_dot_product_attention`."""
 
     name = "torch"
+    mixes_dtypes = True
 
     def refusal(self, layers: Sequence[LayerSpec], dtype: torch.dtype, device: torch.device) -> str | None:
         """Serves every layer, on every device."""
