@@ -1,6 +1,8 @@
-"""From a request to the row of the plan that computes some of its tokens."""
+"""From a request to the row of the plan that computes some of its tokens, and to its description for people."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from headrace.engine.plan import PlannedRow, SamplingRow
 from headrace.engine.request import Request
@@ -34,3 +36,18 @@ def _sampling_row(request: Request) -> SamplingRow:
     return SamplingRow(
         params, request.seed, request.num_tokens, request.prompt_token_ids, request.output_token_ids, banned
     )
+
+
+def describe(request: Request) -> dict[str, Any]:
+    """Where a request stands, as plain data."""
+    return {
+        "request_id": request.request_id,
+        "status": request.status.name,
+        "num_prompt_tokens": request.num_prompt_tokens,
+        "num_output_tokens": len(request.output_token_ids),
+        "num_computed_tokens": request.num_computed_tokens,
+        "num_cached_tokens": request.num_cached_tokens,
+        "num_preemptions": request.num_preemptions,
+        "max_output_tokens": request.max_output_tokens,
+        "block_tables": [] if request.blocks is None else [list(table) for table in request.blocks.tables],
+    }

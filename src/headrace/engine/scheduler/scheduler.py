@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
@@ -23,46 +22,10 @@ from headrace.engine.outputs import EngineOutput, FinishReason
 from headrace.engine.plan import PlannedRow, RowResult, StepPlan, StepResult
 from headrace.engine.request import Request
 from headrace.engine.scheduler.admission import AdmissionCosts
+from headrace.engine.scheduler.limits import SchedulerCounters, SchedulerLimits
 from headrace.engine.scheduler.policy import Policy
-from headrace.engine.scheduler.rows import planned_row
+from headrace.engine.scheduler.rows import describe, planned_row
 from headrace.errors import HeadraceError, InvalidRequest
-
-
-@dataclass(frozen=True, slots=True)
-class SchedulerLimits:
-    """Bounds of one step.
-
-    Attributes:
-        max_num_batched_tokens: token budget of a step.
-        max_num_seqs: most running requests; at most max_num_batched_tokens, so that each can decode in every step.
-    """
-
-    max_num_batched_tokens: int
-    max_num_seqs: int
-
-
-@dataclass(slots=True)
-class SchedulerCounters:
-    """Totals since the start.
-
-    Attributes:
-        num_steps: plans made that were not empty.
-        num_computed_tokens: tokens that steps computed. num_recomputed_tokens: those of them computed before, and
-            lost to a preemption. num_preemptions: how often.
-        num_prompt_tokens: of admitted requests. num_cached_tokens: those of them that came from the prefix cache.
-    """
-
-    num_steps: int = 0
-    num_computed_tokens: int = 0
-    num_recomputed_tokens: int = 0
-    num_preemptions: int = 0
-    num_prompt_tokens: int = 0
-    num_cached_tokens: int = 0
-
-    @property
-    def prefix_hit_ratio(self) -> float:
-        """Share of the admitted prompts' tokens that the prefix cache had, 0..1."""
-        return self.num_cached_tokens / self.num_prompt_tokens if self.num_prompt_tokens else 0.0
 
 
 class _Draft:
@@ -336,8 +299,8 @@ class Scheduler:
     def dump_state(self) -> dict[str, Any]:
         """The scheduler and the cache, for people and for tests, as plain data."""
         return {
-            "running": [_describe(request) for request in self._running],
-            "waiting": [_describe(request) for request in self._candidates()],
+            "running": [describe(request) for request in self._running],
+            "waiting": [describe(request) for request in self._candidates()],
             "counters": {name: getattr(self.counters, name) for name in SchedulerCounters.__slots__},
             "prefix_hit_ratio": self.counters.prefix_hit_ratio,
             "cache": self.cache.dump_state(),
@@ -352,17 +315,3 @@ class Scheduler:
         problems += [f"running request {r.request_id} holds no blocks" for r in self._running if r.blocks is None]
         problems += [f"waiting request {r.request_id} holds blocks" for r in self._candidates() if r.blocks is not None]
         return problems
-
-
-def _describe(request: Request) -> dict[str, Any]:
-    return {
-        "request_id": request.request_id,
-        "status": request.status.name,
-        "num_prompt_tokens": request.num_prompt_tokens,
-        "num_output_tokens": len(request.output_token_ids),
-        "num_computed_tokens": request.num_computed_tokens,
-        "num_cached_tokens": request.num_cached_tokens,
-        "num_preemptions": request.num_preemptions,
-        "max_output_tokens": request.max_output_tokens,
-        "block_tables": [] if request.blocks is None else [list(table) for table in request.blocks.tables],
-    }
