@@ -1,0 +1,1 @@
+"""Wire types: the requests and answers of the HTTP interfaces. No torch, no HTTP library; engine-free."""
