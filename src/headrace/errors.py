@@ -8,6 +8,9 @@
     │   ├── EmptyPrompt           400
     │   ├── PromptTooLong         400  longer than the model or than the whole cache
     │   └── TokenOutOfRange       400  a token id that the model does not have
+    ├── Unauthorized              401  no key or token, or one that is not valid
+    ├── Forbidden                 403  a valid key or token whose role may not do this
+    ├── TooManyStreams            429  the key has as many streams open as it may
     ├── ConfigError               400  a setting is out of its range, or does not fit the machine
     ├── ModelNotSupported         400  a model that cannot run here, with the reason
     ├── RequestCancelled          499  the caller cancelled it
@@ -68,6 +71,27 @@ class TokenOutOfRange(InvalidRequest):
     """A token id that the model does not have."""
 
     code = "token_out_of_range"
+
+
+class Unauthorized(HeadraceError):
+    """No key or token, or one that is not valid; the message never says which part of it was near."""
+
+    code = "unauthorized"
+    http_status = 401
+
+
+class Forbidden(HeadraceError):
+    """A valid key or token whose role may not do this."""
+
+    code = "forbidden"
+    http_status = 403
+
+
+class TooManyStreams(HeadraceError):
+    """The key has as many streams open as it may."""
+
+    code = "too_many_streams"
+    http_status = 429
 
 
 class ConfigError(HeadraceError, ValueError):
