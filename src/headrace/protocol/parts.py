@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 
 class ContentPart(NamedTuple):
-    """Text for the reader."""
+    """More of what is meant for the reader."""
 
     text: str
 
 
 class ReasoningPart(NamedTuple):
-    """Text that the model thought to itself."""
+    """More of what the model wrote for itself before it answered."""
 
     text: str
 
 
 class ToolCallPart(NamedTuple):
-    """A piece of a call of a function.
+    """The beginning of a call, or more of its arguments.
 
     Attributes:
-        index: number of the call within the answer, from 0.
-        id: the call's name for itself, the same on every piece.
-        name: the function; on the first piece of a call only.
-        arguments_fragment: the next characters of the arguments, which are JSON once they are complete.
+        index: of the call in the answer, from 0.
+        call_id: on the first part of a call, else None. name: likewise.
+        arguments: a piece of the arguments' JSON text; all pieces of a call together are the object.
     """
 
     index: int
-    id: str
+    call_id: str | None
     name: str | None
-    arguments_fragment: str
+    arguments: str
 
 
 Part = ContentPart | ReasoningPart | ToolCallPart
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """What a client says of the tools: call them or not, at least one, or a certain one.
+
+    Attributes: mode: "named" calls the function `name`. parallel: more than one call in an answer is welcome.
+    """
+
+    mode: Literal["auto", "none", "required", "named"] = "auto"
+    name: str | None = None
+    parallel: bool = True
