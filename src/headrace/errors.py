@@ -19,8 +19,10 @@
     │   ├── NonFiniteLogits       500  the model gave NaN or infinity for this request
     │   └── OutOfMemory           503  the step of this request alone did not fit the memory
     ├── QueueFull                 429  the bounded queue is full
+    ├── QueueTimeout              503  waited longer for its turn than the limit
     ├── EngineStopped             503  submitted to an engine that was stopped
-    └── EngineDead                503  the engine thread died; carries the cause
+    ├── EngineUnresponsive        503  the engine did not answer in time
+    └── EngineDead                503  the engine died; carries the cause
 
 A message says what happened, with the numbers, and the value that would work.
 """
@@ -147,6 +149,13 @@ class QueueFull(HeadraceError):
     http_status = 429
 
 
+class QueueTimeout(HeadraceError):
+    """The request waited longer for its turn than the limit that it came with."""
+
+    code = "queue_timeout"
+    http_status = 503
+
+
 class EngineStopped(HeadraceError, RuntimeError):
     """Submitted to an engine that was stopped, or not started yet."""
 
@@ -154,8 +163,15 @@ class EngineStopped(HeadraceError, RuntimeError):
     http_status = 503
 
 
+class EngineUnresponsive(HeadraceError, RuntimeError):
+    """The engine runs, but did not answer in time."""
+
+    code = "engine_unresponsive"
+    http_status = 503
+
+
 class EngineDead(HeadraceError, RuntimeError):
-    """The engine thread died; `__cause__` carries the reason."""
+    """The engine's thread or process died; `__cause__` carries the reason."""
 
     code = "engine_dead"
     http_status = 503
