@@ -5,9 +5,14 @@
     HeadraceError
     ├── InvalidRequest            400  the request cannot be served as it was asked
     │   ├── InvalidParameter      400  a sampling parameter or argument is out of its range
+    │   ├── InvalidBody           400  a body that is no JSON, or no JSON object
+    │   ├── InvalidField          400  a field of a body is missing or out of its range, named by its path
+    │   ├── UnsupportedField      400  a field of the interface that headrace does not have
+    │   ├── UnknownField          400  a field that no interface has, where that is forbidden (strict_fields)
     │   ├── EmptyPrompt           400
     │   ├── PromptTooLong         400  longer than the model or than the whole cache
     │   └── TokenOutOfRange       400  a token id that the model does not have
+    ├── ModelNotFound             404  a model that is not served here
     ├── Unauthorized              401  no key or token, or one that is not valid
     ├── Forbidden                 403  a valid key or token whose role may not do this
     ├── TooManyStreams            429  the key has as many streams open as it may
@@ -55,6 +60,69 @@ class InvalidParameter(InvalidRequest):
         self.name = name
         self.value = value
         self.allowed = allowed
+
+
+class InvalidBody(InvalidRequest):
+    """A body that is no JSON, or no JSON object."""
+
+    code = "invalid_body"
+
+
+class InvalidField(InvalidRequest):
+    """A field of a body is missing, or its value is not allowed.
+
+    Attributes:
+        name: its path, `messages[2].content[0].type`.
+        hint: what is allowed.
+    """
+
+    code = "invalid_parameter"
+
+    def __init__(self, name: str, shown: str | None, allowed: str) -> None:
+        """Name the field, show its value as JSON (None: it is missing), and say what is allowed."""
+        missing = f"{name} is missing: {allowed} is needed"
+        super().__init__(missing if shown is None else f"{name}={shown} is not allowed: {allowed}")
+        self.name = name
+        self.hint = allowed
+
+
+class UnsupportedField(InvalidRequest):
+    """A field, or a value of one, that belongs to the interface and that headrace does not have.
+
+    Attributes:
+        name: its path. hint: what would work.
+    """
+
+    code = "unsupported_field"
+
+    def __init__(self, name: str, shown: str, hint: str) -> None:
+        """Name the field, show its value as JSON, and say what would work."""
+        super().__init__(f"{name}={shown} is not supported: {hint}")
+        self.name = name
+        self.hint = hint
+
+
+class UnknownField(InvalidRequest):
+    """A field that no interface has, on a server that takes none of these (strict_fields).
+
+    Attributes:
+        name: its path. hint: the nearest name there is.
+    """
+
+    code = "unknown_field"
+
+    def __init__(self, name: str, nearest: str | None) -> None:
+        """Name the field, and the nearest there is."""
+        self.name = name
+        self.hint = f"did you mean {nearest}?" if nearest else "docs/api.md lists the fields"
+        super().__init__(f"{name} is not a field of this request: {self.hint}")
+
+
+class ModelNotFound(HeadraceError):
+    """A model that is not served here."""
+
+    code = "model_not_found"
+    http_status = 404
 
 
 class EmptyPrompt(InvalidRequest):
