@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from headrace.text.answers.parts import ToolCallPart
+from headrace.protocol.parts import ToolCallPart
 
 _ARGUMENTS = ("arguments", "parameters")
 

@@ -10,13 +10,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from headrace.protocol.parts import ContentPart, Part, ReasoningPart, ToolCallPart, ToolChoice
 from headrace.text.answers.json_calls import JsonCallReader
-from headrace.text.answers.parts import ContentPart, Part, ReasoningPart, ToolCallPart
 from headrace.text.answers.response_format import REASONING_FIELDS, TOOL_FIELD, AnswerFormat
-from headrace.text.answers.tool_choice import ToolChoice
 from headrace.text.answers.tool_region import ToolRegions
 
 _log = logging.getLogger(__name__)
@@ -153,9 +153,7 @@ def _template(answer_format: AnswerFormat, with_tools: bool) -> dict[str, Any] |
 
 def _begun(template: Mapping[str, Any], prompt_tail: str) -> str:
     """The end of the prompt if the answer's beginning is in it; else nothing, for the parser would read all of it."""
-    import regex
-
     anchors = template.get("start_anchor", ())
     anchors = [anchors] if isinstance(anchors, str) else list(anchors)
-    pattern = template.get("start_anchor_pattern") or "|".join(map(regex.escape, anchors))
-    return prompt_tail if regex.search(pattern, prompt_tail) else ""
+    pattern = template.get("start_anchor_pattern") or "|".join(map(re.escape, anchors))
+    return prompt_tail if re.search(pattern, prompt_tail) else ""

@@ -1,21 +1,12 @@
-"""What a client may say of the tools: call them or not, at least one, or a certain one."""
+"""The form of an answer when the client demands a call of a tool."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from headrace.errors import InvalidRequest
-
-
-@dataclass(frozen=True, slots=True)
-class ToolChoice:
-    """Attributes: mode: "named" calls the function `name`. parallel: more than one call in an answer is welcome."""
-
-    mode: Literal["auto", "none", "required", "named"] = "auto"
-    name: str | None = None
-    parallel: bool = True
+from headrace.protocol.parts import ToolChoice
 
 
 def tool_call_schema(tools: Sequence[Mapping[str, Any]], choice: ToolChoice) -> dict[str, Any] | None:

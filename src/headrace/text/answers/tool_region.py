@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from headrace.protocol.parts import ContentPart, Part, ToolCallPart
 from headrace.text.answers.json_calls import JsonCallReader
-from headrace.text.answers.parts import ContentPart, Part, ToolCallPart
 
 _PLAIN_CALL = {"type": "function", "function": "{content}"}
 
