@@ -12,11 +12,16 @@
     │   ├── EmptyPrompt           400
     │   ├── PromptTooLong         400  longer than the model or than the whole cache
     │   └── TokenOutOfRange       400  a token id that the model does not have
+    ├── BodyTooLarge              413  a body over the limit
+    ├── BodyTooSlow               408  a body that did not come in time
+    ├── RouteNotFound             404  a path that is not served
+    ├── MethodNotAllowed          405  a path that is served, by another method
     ├── ModelNotFound             404  a model that is not served here
     ├── Unauthorized              401  no key or token, or one that is not valid
     ├── Forbidden                 403  a valid key or token whose role may not do this
     ├── TooManyStreams            429  the key has as many streams open as it may
     ├── ConfigError               400  a setting is out of its range, or does not fit the machine
+    │   └── AddressNotAvailable   400  an address to listen on that is taken, or is none of this machine
     ├── ModelNotSupported         400  a model that cannot run here, with the reason
     ├── RequestCancelled          499  the caller cancelled it
     ├── RequestFailed             500  accepted, but failed alone while running
@@ -25,6 +30,7 @@
     │   └── OutOfMemory           503  the step of this request alone did not fit the memory
     ├── QueueFull                 429  the bounded queue is full
     ├── QueueTimeout              503  waited longer for its turn than the limit
+    ├── ServerDraining            503  a server that finishes what it has, and takes nothing new
     ├── EngineStopped             503  submitted to an engine that was stopped
     ├── EngineUnresponsive        503  the engine did not answer in time
     └── EngineDead                503  the engine died; carries the cause
@@ -36,10 +42,15 @@ from __future__ import annotations
 
 
 class HeadraceError(Exception):
-    """Root of the tree. `code` is stable and machine readable, `http_status` is what a server answers."""
+    """Root of the tree. `code` is stable and machine readable, `http_status` is what a server answers.
+
+    Attributes:
+        retry_after_s: when the same request may be tried again; None: nothing is known of that.
+    """
 
     code = "internal_error"
     http_status = 500
+    retry_after_s: float | None = None
 
 
 class InvalidRequest(HeadraceError, ValueError):
@@ -118,6 +129,34 @@ class UnknownField(InvalidRequest):
         super().__init__(f"{name} is not a field of this request: {self.hint}")
 
 
+class BodyTooLarge(HeadraceError):
+    """A body over the server's limit; nothing of it was kept."""
+
+    code = "body_too_large"
+    http_status = 413
+
+
+class BodyTooSlow(HeadraceError):
+    """A body that did not come in time."""
+
+    code = "body_too_slow"
+    http_status = 408
+
+
+class RouteNotFound(HeadraceError):
+    """A path that is not served."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class MethodNotAllowed(HeadraceError):
+    """A path that is served, by another method."""
+
+    code = "method_not_allowed"
+    http_status = 405
+
+
 class ModelNotFound(HeadraceError):
     """A model that is not served here."""
 
@@ -171,6 +210,12 @@ class ConfigError(HeadraceError, ValueError):
     http_status = 400
 
 
+class AddressNotAvailable(ConfigError):
+    """An address to listen on that is taken, or is none of this machine."""
+
+    code = "address_not_available"
+
+
 class ModelNotSupported(HeadraceError, ValueError):
     """A model that cannot run here, with the reason."""
 
@@ -211,10 +256,15 @@ class OutOfMemory(RequestFailed):
 
 
 class QueueFull(HeadraceError):
-    """The bounded queue is full."""
+    """The bounded queue is full, or what is in it takes longer than a request may wait."""
 
     code = "queue_full"
     http_status = 429
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        """Say how full, and when there should be room."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class QueueTimeout(HeadraceError):
@@ -222,6 +272,18 @@ class QueueTimeout(HeadraceError):
 
     code = "queue_timeout"
     http_status = 503
+
+
+class ServerDraining(HeadraceError):
+    """A server that finishes what it has, and takes nothing new."""
+
+    code = "server_draining"
+    http_status = 503
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        """Say so, and when another server may have taken its place."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class EngineStopped(HeadraceError, RuntimeError):
