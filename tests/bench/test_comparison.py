@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.bench.comparison import compare
+from headrace.bench.comparison import Contender, compare
 from headrace.bench.engines.process import EngineFailed, EngineProcess
 from headrace.bench.workloads import Request
 from tests.bench.fakes import FakeSpec, conditions, contender
@@ -60,6 +60,32 @@ def test_closed_loop_never_exceeds_its_concurrency(level: int) -> None:
 def test_threads_are_set_before_the_engine_is_imported() -> None:
     (result,) = compare([contender("a")], conditions(repeats=1))
     assert result.runs[4][0].steps["threads"][0] == 1
+
+
+def test_a_model_is_converted_in_a_process_of_its_own_that_ends(tmp_path: Path) -> None:
+    converted = tmp_path / "converted"
+    entrant = Contender(FakeSpec("a", prepares=True), Path("original"), options={"converted": str(converted)})
+    (result,) = compare([entrant], conditions(repeats=1))
+    pid, threads, model = converted.read_text().split()
+    assert result.failure is None
+    assert (threads, model) == ("1", "original")
+    assert int(pid) != result.runs[4][0].steps["pid"][0]
+    assert state(int(pid)) == ""
+
+
+def test_a_conversion_that_fails_is_a_failure_of_that_engine() -> None:
+    entrant = Contender(FakeSpec("a", prepares=True), Path("original"), options={"fails": "prepare"})
+    (result,) = compare([entrant], conditions())
+    assert result.failure == "ValueError: no such format"
+
+
+def test_variants_of_an_engine_are_apart() -> None:
+    spec = FakeSpec("a")
+    entrants = [Contender(spec, Path("m"), options={"step": step}, variant=name) for step, name in ((1, ""), (2, "x"))]
+    plain, other = compare(entrants, conditions(repeats=1))
+    assert (plain.name, other.name) == ("a", "a:x")
+    assert plain.runs[4][0].token_ids[0] == tuple(range(12, 18))
+    assert other.runs[4][0].token_ids[0] == tuple(range(13, 25, 2))
 
 
 @pytest.mark.parametrize(

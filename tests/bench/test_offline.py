@@ -50,13 +50,6 @@ def test_counts_are_positive(argv: list[str]) -> None:
         parse(*argv)
 
 
-def test_options_are_json_or_text() -> None:
-    assert offline._options(["headrace.max_num_seqs=8", "headrace.scheduler=fifo", "vllm_cpu.enforce_eager=true"]) == {
-        "headrace": {"max_num_seqs": 8, "scheduler": "fifo"},
-        "vllm_cpu": {"enforce_eager": True},
-    }
-
-
 def test_help_lists_what_there_is() -> None:
     parser = argparse.ArgumentParser()
     offline.add_arguments(parser)

@@ -26,14 +26,21 @@ class Contender:
 
     Attributes:
         python: interpreter of a peer; None for headrace's own.
-        model: folder or file of the model, in the engine's format.
+        model: folder or file of the model, in the format that the engine is given.
         options: for its adapter.
+        variant: tells two contenders of the same engine apart.
     """
 
     spec: EngineSpec
     model: Path
     python: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """ENGINE or ENGINE:VARIANT."""
+        return f"{self.spec.name}:{self.variant}" if self.variant else self.spec.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +113,10 @@ class _Entrant:
     """One engine in the race, until it fails."""
 
     def __init__(self, contender: Contender, conditions: Conditions, logs: Path, say: Callable[[str], None]) -> None:
-        self.result = EngineResult(contender.spec.name)
+        self.result = EngineResult(contender.name)
         self._contender = contender
         self._conditions = conditions
-        self._log = logs / contender.spec.name
+        self._log = logs / contender.name
         self._say = say
         self._process: EngineProcess | None = None
 
@@ -122,12 +129,23 @@ class _Entrant:
             for request in self._conditions.workload.requests[:_NUM_WARM_UP_REQUESTS]
         ]
         try:
+            job = self._conditions.job(self._contender)
+            if self._contender.spec.prepares:
+                job["model"] = str(self._prepare(job))
             self._process = EngineProcess(self._contender.spec, self._contender.python, self._log)
-            loaded = self._process.load(self._conditions.job(self._contender), timeout_s)
+            loaded = self._process.load(job, timeout_s)
             self.result.version, self.result.load_s = loaded["version"], loaded["load_s"]
             self._process.run(warm_up, len(warm_up), timeout_s)
         except EngineFailed as error:
             self._fail(error)
+
+    def _prepare(self, job: dict[str, Any]) -> Path:
+        """Convert the model in a process that ends: what a converter leaves in memory is no part of the engine."""
+        process = EngineProcess(self._contender.spec, self._contender.python, self._log)
+        try:
+            return process.prepare(job, self._conditions.timeout_s)
+        finally:
+            process.close()
 
     def measure(self, requests: Sequence[Request], level: int) -> None:
         """One run at one level of concurrency; nothing when the engine has failed before."""

@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from headrace.bench import workloads
 from headrace.bench.comparison import Conditions, Contender, compare
-from headrace.bench.engines import ENGINES, EngineSpec, engine
+from headrace.bench.engines import ENGINES, EngineSpec
+from headrace.bench.entries import Entry, choose, interpreters, options
 from headrace.bench.report import Report
 from headrace.bench.shapes import SHAPES, Shape, model_folder
 from headrace.bench.shapes import shape as shape_of
-from headrace.errors import ConfigError
 from headrace.observability import machine
 
 _MODEL_DIR = Path("~/.cache/headrace/bench")
@@ -23,6 +21,8 @@ _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 _EPILOG = """\
 Peers that headrace's interpreter does not have are run from another one: --python vllm_cpu=/opt/vllm/bin/python.
 Each engine has a process of its own; all but the one that is measured are stopped.
+An engine runs twice, with other options, under a second name: --engines headrace,headrace:int8
+--set headrace:int8.quantization=int8. Options of ENGINE without a variant go to all of its variants.
 """
 
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, help="other requests of the same kind (the workload's published seed)")
     add("--shape", default="S", metavar="NAME", help="model shape with random weights, by name (S)")
     add("--dtype", choices=_DTYPES, default="fp32", help="of the weights and the cache (fp32)")
-    add("--engines", type=_names, metavar="A,B,…", help="which engines, in turn (all that can run)")
+    add("--engines", type=_names, metavar="A,B,B:x,…", help="which engines, in turn (all that can run); see below")
     add("--python", action="append", default=[], metavar="ENGINE=PATH", help="interpreter that has a peer")
     add(
         "--set",
@@ -57,10 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure and report; 1 when an engine failed. Raises ConfigError for what does not exist."""
     workload = workloads.workload(arguments.workload, arguments.seed)
     shape = shape_of(arguments.shape)
-    pythons = _interpreters(arguments.python)
-    options = _options(arguments.set)
-    engine(arguments.baseline)
-    names, left_out = _choose(arguments.engines, pythons)
+    pythons = interpreters(arguments.python)
+    Entry.parse(arguments.baseline)
+    entries, left_out = choose(arguments.engines, pythons)
+    given = options(arguments.set, entries)
     conditions = Conditions(
         workload,
         _DTYPES[arguments.dtype],
@@ -70,10 +70,10 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.timeout,
     )
     root = arguments.model_dir.expanduser()
-    contenders = [
-        Contender(spec, _model(spec, shape, conditions.dtype, root), pythons.get(spec.name), options.get(spec.name, {}))
-        for spec in map(engine, names)
-    ]
+    contenders = []
+    for entry in entries:
+        model = _model(entry.spec, shape, conditions.dtype, root)
+        contenders.append(Contender(entry.spec, model, pythons.get(entry.spec.name), given[entry], entry.variant))
     results = compare(contenders, conditions, lambda line: print(line, file=sys.stderr, flush=True))
     measured = [result.name for result in results if result.runs]
     baseline = arguments.baseline if arguments.baseline in measured or not measured else measured[0]
@@ -91,47 +91,6 @@ def _model(spec: EngineSpec, shape: Shape, dtype: str, root: Path) -> Path:
 
         return convert(model_folder(shape, "float32", root), dtype)
     return model_folder(shape, dtype, root)
-
-
-def _choose(wanted: list[str] | None, pythons: dict[str, Path]) -> tuple[list[str], dict[str, str]]:
-    """Engines that can run, and the others with the reason why not."""
-    chosen, left_out = [], {}
-    for name in wanted or ENGINES:
-        package = engine(name).package
-        if package is None or name in pythons:
-            chosen.append(name)
-        else:
-            left_out[name] = f"no interpreter given; pip install {package} somewhere, then --python {name}=PATH"
-    if not chosen:
-        raise ConfigError("no engine is left to run: " + "; ".join(left_out.values()))
-    return chosen, left_out
-
-
-def _interpreters(pairs: Iterable[str]) -> dict[str, Path]:
-    pythons = {}
-    for pair in pairs:
-        name, equals, path = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"--python {pair!r} is not ENGINE=PATH")
-        engine(name)
-        pythons[name] = Path(path).expanduser()
-    return pythons
-
-
-def _options(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
-    options: dict[str, dict[str, Any]] = {}
-    for setting in settings:
-        target, equals, text = setting.partition("=")
-        name, dot, option = target.partition(".")
-        if not (equals and dot and option):
-            raise ConfigError(f"--set {setting!r} is not ENGINE.OPTION=VALUE")
-        engine(name)
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = text
-        options.setdefault(name, {})[option] = value
-    return options
 
 
 def _names(text: str) -> list[str]:

@@ -6,7 +6,27 @@ import os
 import sys
 import time
 from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+
+def prepare(job: dict[str, Any]) -> Path:
+    """Note by which process, with how many threads, and in front of what it was called."""
+    if job["options"].get("fails") == "prepare":
+        raise ValueError("no such format")
+    target = Path(job["options"]["converted"])
+    target.write_text(f"{os.getpid()} {os.environ['OMP_NUM_THREADS']} {job['model']}")
+    return target
+
+
+@dataclass(slots=True)
+class Order:
+    """A dataclass, because it only works in a module that the interpreter knows."""
+
+    key: int
+    prompt: list[int]
+    max_tokens: int
 
 
 class Engine:
@@ -17,9 +37,11 @@ class Engine:
     def __init__(self, job: dict[str, Any]) -> None:
         self._options = job["options"]
         self._job = job
-        self._running: deque[tuple[int, list[int], int]] = deque()
+        self._running: deque[Order] = deque()
         self._most = 0
         print("a library prints to stdout while it loads")
+        if "converted" in self._options and job["model"] != self._options["converted"]:
+            raise ValueError(f"{job['model']} was not converted")
         if self._options.get("fails") == "load":
             raise ValueError("no such model")
 
@@ -27,11 +49,12 @@ class Engine:
         self._most = 0
 
     def submit(self, key: int, prompt: list[int], max_tokens: int) -> None:
-        self._running.append((key, prompt, max_tokens))
+        self._running.append(Order(key, prompt, max_tokens))
         self._most = max(self._most, len(self._running))
 
     def collect(self) -> list[tuple[int, list[int], float | None]]:
-        key, prompt, max_tokens = self._running.popleft()
+        order = self._running.popleft()
+        key, prompt, max_tokens = order.key, order.prompt, order.max_tokens
         step = self._options.get("step", 1)
         fails = self._options.get("fails") if max_tokens > 4 else None  # the warm-up asks for at most four
         if fails == "crash":
@@ -51,7 +74,11 @@ class Engine:
         pass
 
     def steps(self) -> dict[str, list[float]]:
-        return {"most_running": [float(self._most)] * 2, "threads": [float(os.environ["OMP_NUM_THREADS"])] * 2}
+        return {
+            "most_running": [float(self._most)] * 2,
+            "threads": [float(os.environ["OMP_NUM_THREADS"])] * 2,
+            "pid": [float(os.getpid())] * 2,
+        }
 
 
 load = Engine

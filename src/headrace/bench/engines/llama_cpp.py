@@ -10,6 +10,7 @@ import ctypes
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import llama_cpp  # type: ignore[import-not-found]
@@ -18,6 +19,26 @@ import numpy as np
 _MAX_SLOTS = 64
 _STEP_TOKENS = 512
 _CONTEXT_UNIT = 256
+_QUANTIZED = {"q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0}
+
+
+def prepare(job: dict[str, Any]) -> Path:
+    """Quantize the file, as the option `quantization` says; q8_0: blocks of 32 weights with a scale each."""
+    source, name = Path(job["model"]), job["options"].get("quantization")
+    if name is None:
+        return source
+    if name not in _QUANTIZED:
+        raise ValueError(f"quantization={name!r} is not one of {', '.join(_QUANTIZED)}")
+    target = source.with_name(f"{source.stem}-{name}.gguf")
+    if not target.exists():
+        unfinished = target.with_suffix(".unfinished")
+        params = llama_cpp.llama_model_quantize_default_params()
+        params.ftype, params.nthread = _QUANTIZED[name], job["threads"]
+        status = llama_cpp.llama_model_quantize(str(source).encode(), str(unfinished).encode(), ctypes.byref(params))
+        if status != 0:
+            raise RuntimeError(f"llama_model_quantize returned {status} for {source}")
+        unfinished.rename(target)
+    return target
 
 
 @dataclass
@@ -43,7 +64,7 @@ class Engine:
     version = llama_cpp.__version__
 
     def __init__(self, job: dict[str, Any]) -> None:
-        """Load the model; `job["options"]` are fields of llama_context_params."""
+        """Load the model; `job["options"]` are `quantization` (see `prepare`) and fields of llama_context_params."""
         slots = min(job["num_requests"], _MAX_SLOTS)
         params = llama_cpp.llama_context_default_params()
         params.n_seq_max = slots
@@ -52,6 +73,8 @@ class Engine:
         params.n_threads = params.n_threads_batch = job["threads"]
         params.kv_unified = False  # one stream for all would have every request look at everybody's tokens
         for name, value in job["options"].items():
+            if name == "quantization":
+                continue
             getattr(params, name)  # an unknown field raises here; setting it would pass in silence
             setattr(params, name, value)
         self._step_tokens = params.n_batch

@@ -66,6 +66,10 @@ class EngineProcess:
         """Of the process group that holds all the engine's processes."""
         return self._process.pid
 
+    def prepare(self, job: dict[str, Any], timeout_s: float) -> Path:
+        """Convert the model, if that was not done before; returns what to load. Raises EngineFailed."""
+        return Path(self._ask({"do": "prepare", "job": job}, timeout_s)["model"])
+
     def load(self, job: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         """Load the model; see `host`. Raises EngineFailed."""
         return self._ask({"do": "load", "job": job}, timeout_s)
