@@ -10,8 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from headrace import __version__
-from headrace.cli.engine_arguments import add_engine_arguments, add_loading_arguments
-from headrace.cli.field_flags import given_fields
+from headrace.cli.engine_arguments import add_engine_arguments, add_loading_arguments, settings_of
 from headrace.config import EngineConfig
 from headrace.errors import HeadraceError
 from headrace.observability import machine
@@ -30,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; 1 when something is in the way of running, else 0."""
-    config = EngineConfig(**given_fields(arguments, EngineConfig))
+    config = settings_of(arguments).engine
     report = {
         "headrace": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from headrace.cli.field_flags import add_field_flags, given_fields
-from headrace.config import EngineConfig
+from headrace.config import EngineConfig, ServerConfig
+from headrace.config.presets import PRESETS
+from headrace.config.sources import Settings, merge
 from headrace.engine.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
@@ -33,8 +37,31 @@ def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """A flag for each engine setting."""
+    """A flag for each engine setting, and for the settings' other sources."""
+    _add_sources(parser)
     add_field_flags(parser.add_argument_group("engine"), EngineConfig, _ALIASES)
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """A flag for each setting of engine and server, and for the settings' other sources."""
+    _add_sources(parser)
+    add_field_flags(parser.add_argument_group("server"), ServerConfig)
+    both = {field.name for field in fields(EngineConfig)} & {field.name for field in fields(ServerConfig)}
+    add_field_flags(parser.add_argument_group("engine"), EngineConfig, _ALIASES, without=both)
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("settings", "default < preset < file < environment HEADRACE_<NAME> < flag")
+    group.add_argument("--config", type=Path, metavar="FILE", help="settings as TOML or YAML (or: HEADRACE_CONFIG)")
+    group.add_argument(
+        "--preset", choices=list(PRESETS), help="settings that belong together (or: HEADRACE_PRESET, or in the file)"
+    )
+
+
+def settings_of(arguments: argparse.Namespace, kinds: Sequence[type[Any]] = (EngineConfig,)) -> Settings:
+    """The settings of the classes `kinds`, from flags, environment, file and preset. Raises ConfigError."""
+    flags = {name: value for kind in kinds for name, value in given_fields(arguments, kind).items()}
+    return merge(kinds, flags=flags, file=arguments.config, preset=arguments.preset)
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,8 +79,7 @@ def open_llm(arguments: argparse.Namespace) -> LLM:
         ConfigError: a setting is out of its range.
         ModelNotSupported: the model cannot run here.
     """
-    settings = given_fields(arguments, EngineConfig)
-    EngineConfig(**settings)  # complains before seconds of importing and loading
+    config = settings_of(arguments).engine  # complains before seconds of importing and loading
     from transformers.utils import logging
 
     from headrace import LLM
@@ -65,7 +91,7 @@ def open_llm(arguments: argparse.Namespace) -> LLM:
         tokenizer=arguments.tokenizer,
         revision=arguments.revision,
         trust_remote_code=arguments.trust_remote_code,
-        **settings,
+        **{field.name: getattr(config, field.name) for field in fields(config)},
     )
 
 

@@ -8,21 +8,36 @@ whoever builds the settings.
 from __future__ import annotations
 
 import argparse
-import re
-import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
+from headrace.config.fields import FieldKind, attribute_docs, kind_of, secret_fields
+
+_COLLECTED: Mapping[Any, Callable[[Any], Any]] = {Mapping: dict, tuple: tuple}
+"""What becomes of the list of a flag that may be given several times, by the origin of the field's type."""
+
 
 def add_field_flags(
-    parser: argparse._ActionsContainer, settings: type[Any], aliases: Mapping[str, Sequence[str]] | None = None
+    parser: argparse._ActionsContainer,
+    settings: type[Any],
+    aliases: Mapping[str, Sequence[str]] | None = None,
+    *,
+    without: Collection[str] = (),
 ) -> None:
-    """Add a flag for every field of a dataclass; `aliases` gives further flags by field name."""
+    """Add a flag for every field of a dataclass but secrets; `aliases` gives further flags by field name.
+
+    Args:
+        parser: what gets them. settings: the dataclass. aliases: further flags of a field.
+        without: fields that have their flag already.
+    """
     hints = typing.get_type_hints(settings)
-    helps = _attribute_docs(settings.__doc__ or "")
+    helps = attribute_docs(settings)
+    left_out = {*without, *secret_fields(settings)}
     for field in fields(settings):
+        if field.name in left_out:
+            continue
         flags = ["--" + field.name.replace("_", "-"), *(aliases or {}).get(field.name, ())]
         options = _options(hints[field.name])
         several = "; may be given several times" if options.get("action") == "append" else ""
@@ -34,36 +49,37 @@ def given_fields(arguments: argparse.Namespace, settings: type[Any]) -> dict[str
     """The fields of a settings class that were given as flags, ready for its constructor."""
     given = {field.name: getattr(arguments, field.name) for field in fields(settings) if field.name in arguments}
     for name, hint in typing.get_type_hints(settings).items():
-        if name in given and typing.get_origin(hint) is Mapping:
-            given[name] = dict(given[name])
+        collect = _COLLECTED.get(typing.get_origin(hint))
+        if name in given and collect is not None:
+            given[name] = collect(given[name])
     return given
 
 
 def _options(hint: Any) -> dict[str, Any]:
     """What argparse needs to know of a type."""
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if hint is bool:
-        return {"action": argparse.BooleanOptionalAction}
-    if origin is tuple:
-        return {"action": "append", "type": parts[0], "metavar": _metavar(parts[0])}
-    if origin is Mapping:
+    if typing.get_origin(hint) is Mapping:
+        parts = typing.get_args(hint)
         return {"action": "append", "type": _pair(*parts), "metavar": "=".join(_metavar(part) for part in parts)}
-    if origin in (types.UnionType, typing.Union):
-        (inner,) = (part for part in parts if part is not type(None))
-        return {"type": _or_none(inner), "metavar": _metavar(inner)}
-    return {"type": hint, "metavar": _metavar(hint)}
+    kind = kind_of(hint)
+    if kind.scalar is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if kind.several:
+        return {"action": "append", "type": kind.scalar, "metavar": _metavar(kind.scalar)}
+    return {"type": _reader(kind), "metavar": _metavar(kind.scalar)}
 
 
 def _metavar(kind: type[Any]) -> str:
     return {int: "N", float: "X", str: "TEXT"}[kind]
 
 
-def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        return None if text.lower() == "none" else kind(text)
+def _reader(kind: FieldKind) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            return kind.from_text(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
 
-    parse.__name__ = f"{kind.__name__} or none"  # argparse shows it: "invalid int or none value: 'x'"
-    return parse
+    return read
 
 
 def _pair(key: Callable[[str], Any], value: Callable[[str], Any]) -> Callable[[str], tuple[Any, Any]]:
@@ -82,12 +98,3 @@ def _default_note(field: Field[Any]) -> str:
         return ""
     default = {True: "on", False: "off"}[field.default] if isinstance(field.default, bool) else field.default
     return f" (default: {default})"
-
-
-def _attribute_docs(docstring: str) -> dict[str, str]:
-    """The entries of a google-style "Attributes:" section; several may share a line."""
-    section = re.search(r"Attributes:\n(.*?)(?:\n\s*\n|\Z)", docstring, re.DOTALL)
-    if section is None:
-        return {}
-    entries = re.split(r"^ {8}(\w+): ", section.group(1), flags=re.MULTILINE)[1:]
-    return {name: " ".join(text.split()) for name, text in zip(entries[::2], entries[1::2], strict=True)}

@@ -1,5 +1,6 @@
 """Typed, frozen settings."""
 
 from headrace.config.engine import EngineConfig
+from headrace.config.server import ServerConfig
 
-__all__ = ["EngineConfig"]
+__all__ = ["EngineConfig", "ServerConfig"]

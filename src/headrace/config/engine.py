@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.config.nearest import nearest
 from headrace.errors import ConfigError
 
 
@@ -78,8 +79,5 @@ class EngineConfig:
         known = list(cls.__dataclass_fields__)
         for name in settings:
             if name not in known:
-                from difflib import get_close_matches
-
-                near = get_close_matches(name, known, n=1, cutoff=0.0)
-                raise ConfigError(f"unknown setting {name!r}; did you mean {near[0]!r}?")
+                raise ConfigError(f"unknown setting {name!r}; did you mean {nearest(name, known)!r}?")
         return cls(**settings)
