@@ -26,6 +26,8 @@ class Command(NamedTuple):
 COMMANDS = {
     "generate": Command("headrace.cli.generate", "complete prompts, from the command line or a file of JSON lines"),
     "chat": Command("headrace.cli.chat", "talk with a model in the terminal"),
+    "config": Command("headrace.cli.config", "show every setting and where its value came from"),
+    "key": Command("headrace.cli.key", "make an API key for the server"),
     "bench": Command("headrace.cli.bench", "measure engines side by side"),
     "doctor": Command("headrace.cli.doctor", "what this machine has, and what of headrace would run on it"),
 }
