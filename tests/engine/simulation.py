@@ -22,6 +22,10 @@ FULL = CacheGroup((0,), 1)
 EOS = 0
 
 
+def _rank(request: Request) -> tuple[int, int]:
+    return request.priority, request.order
+
+
 class Simulation:
     """An engine without a device; asserts after every step what must hold after every step."""
 
@@ -63,13 +67,17 @@ class Simulation:
         salt: str | None = None,
         seed: int = 0,
         eos: frozenset[int] = frozenset({EOS}),
+        priority: int = 0,
+        queue_timeout_s: float | None = None,
+        begun: Sequence[int] = (),
         **params: Any,
     ) -> Request:
         """A request that the checking runner knows; `params` are fields of SamplingParams."""
         name = f"r{len(self.requests)}" if request_id is None else request_id
         request = Request(
-            name, list(prompt), SamplingParams(**params), seed, eos, self._max_model_len, self.clock(), salt
-        )
+            name, list(prompt), SamplingParams(**params), seed, eos, self._max_model_len, self.clock(), salt,
+            queue_timeout_s, priority, list(begun),
+        )  # fmt: skip
         self.requests[name] = request
         self.tokens[name] = []
         return request
@@ -92,9 +100,9 @@ class Simulation:
         before = oldest and (oldest.num_preemptions, oldest.num_computed_tokens)
         preemptions = {request: request.num_preemptions for request in running}
         self._take(self.core.step())
-        preempted = [request.order for request in running if request.num_preemptions > preemptions[request]]
-        kept = [request.order for request in running if request.blocks is not None]
-        assert not preempted or not kept or min(preempted) > max(kept), "the youngest are preempted"
+        preempted = [_rank(request) for request in running if request.num_preemptions > preemptions[request]]
+        kept = [_rank(request) for request in running if request.blocks is not None and request is not oldest]
+        assert not preempted or not kept or min(preempted) > max(kept), "the least important youngest are preempted"
         if oldest is not None and oldest.finish_reason is None:
             assert oldest.num_preemptions == before[0], "the oldest running request was preempted"
             if isinstance(self.scheduler.policy, PrefillFirst):
@@ -137,8 +145,10 @@ class Simulation:
         for name, request in self.requests.items():
             end = self.ended[name]
             most = request.max_output_tokens if end.error is None else len(self.tokens[name])
+            num_begun = len(request.output_token_ids) - len(self.tokens[name])
+            most += num_begun if end.error is not None else 0
             expected, reason = self.continuation(request, most)
-            assert self.tokens[name] == expected
+            assert self.tokens[name] == expected[num_begun:]
             assert end.error is not None or end.finish_reason == reason
 
     def continuation(self, request: Request, most: int) -> tuple[list[int], str]:

@@ -145,6 +145,8 @@ def test_the_id_of_a_request_whose_handler_raised_is_taken_until_it_has_ended():
 
         def raises(output: EngineOutput) -> None:
             engine.gate.clear()
+            engine.in_step.clear()
+            assert engine.in_step.wait(30)  # a step stands at the gate, so the cancellation comes after it
             raised.set()
             raise ValueError("no")
 

@@ -22,6 +22,7 @@ class StepTimes:
     update_s: float
     num_rows: int
     num_tokens: int
+    num_decode_rows: int
 
 
 class EngineCore:
@@ -33,6 +34,8 @@ class EngineCore:
 
     Attributes:
         recent_steps: times of the last 4,096 steps. clock: the engine's.
+        progress_s: clock when the engine's thread last began or ended a step, or took a command after it had waited.
+        is_stepping: whether a step is under way. Both are for who watches from another thread.
     """
 
     def __init__(
@@ -43,16 +46,30 @@ class EngineCore:
         self.runner = runner
         self.recent_steps: deque[StepTimes] = deque(maxlen=4096)
         self.clock = clock
+        self.progress_s = clock()
+        self.is_stepping = False
         self._check = check_integrity
 
     def step(self) -> list[EngineOutput]:
-        """Run one step; returns what there is to say of its requests."""
-        begin = self.clock()
+        """Run one step; returns what there is to say of its requests.
+
+        It runs whenever there are requests, so that those that wait too long are ended in time: requests wait only
+        while others run.
+        """
+        self.progress_s = self.clock()
+        self.is_stepping = True
+        outputs = self._step(self.progress_s)
+        self.is_stepping = False
+        self.progress_s = self.clock()
+        return outputs
+
+    def _step(self, begin: float) -> list[EngineOutput]:
+        expired = self.scheduler.expire()
         plan = self.scheduler.schedule()
         if not plan.rows:
             if self.scheduler.has_requests:
                 raise RuntimeError(f"nothing can be scheduled, with {self.scheduler.dump_state()}")
-            return []
+            return expired
         planned = self.clock()
         result = execute_in_halves(self.runner, plan)
         executed = self.clock()
@@ -61,9 +78,16 @@ class EngineCore:
             self.raise_if_broken()
         end = self.clock()
         self.recent_steps.append(
-            StepTimes(planned - begin, executed - planned, end - executed, len(plan.rows), plan.num_tokens)
+            StepTimes(
+                planned - begin,
+                executed - planned,
+                end - executed,
+                len(plan.rows),
+                plan.num_tokens,
+                plan.num_decode_rows,
+            )
         )
-        return outputs
+        return expired + outputs if expired else outputs
 
     def raise_if_broken(self) -> None:
         """Check the queues, the tables, the pools and the prefix tree (law 10); RuntimeError names what is wrong."""

@@ -62,6 +62,9 @@ class Intake:
         cache_salt: str | None = None,
         eos_token_ids: frozenset[int] | None = None,
         max_total_tokens: int | None = None,
+        queue_timeout_s: float | None = None,
+        priority: int = 0,
+        output_token_ids: Sequence[int] = (),
     ) -> list[Request]:
         """The `params.n` sequences of one request; with several, their ids end in #0, #1, …
 
@@ -69,6 +72,9 @@ class Intake:
             prompt_token_ids: the prompt. params: sampling. request_id: of the request. cache_salt: of its prefixes.
             eos_token_ids: instead of the model's.
             max_total_tokens: most tokens of prompt and output, where that is less than the model's.
+            queue_timeout_s: most seconds in the queue. priority: lower ones start first.
+            output_token_ids: of an answer that was begun elsewhere and is to be continued; with a seed it goes on as
+                it would have there.
 
         Raises:
             EmptyPrompt, PromptTooLong, TokenOutOfRange, InvalidParameter: with the numbers and what would work.
@@ -78,6 +84,8 @@ class Intake:
         self._check_params(params)
         now, seed = self._clock(), params.seed if params.seed is not None else self._seeds()
         eos = self.limits.eos_token_ids if eos_token_ids is None else eos_token_ids
+        if output_token_ids:
+            self._check_begun(output_token_ids, params, eos, length - len(prompt))
         return [
             Request(
                 request_id if params.n == 1 else f"{request_id}#{i}",
@@ -89,9 +97,28 @@ class Intake:
                 length,
                 now,
                 cache_salt,
+                queue_timeout_s,
+                priority,
+                list(output_token_ids),
             )
             for i in range(params.n)
         ]
+
+    def _check_begun(
+        self, output_token_ids: Sequence[int], params: SamplingParams, eos: frozenset[int], room: int
+    ) -> None:
+        """Refuse to continue what has ended already, and what cannot be told apart."""
+        if params.n > 1:
+            raise InvalidParameter("n", params.n, "1, to continue an answer: each sequence has its own tokens")
+        self._check_range(output_token_ids)
+        most = room if params.max_tokens is None else min(room, params.max_tokens)
+        if len(output_token_ids) >= most:
+            raise InvalidRequest(
+                f"an answer of {len(output_token_ids)} tokens cannot go on: it may have {most}, so it has ended"
+            )
+        last, stops = output_token_ids[-1], {*params.stop_token_ids, *(() if params.ignore_eos else eos)}
+        if last in stops and len(output_token_ids) >= params.min_tokens:
+            raise InvalidRequest(f"an answer that ends in the stop token {last} cannot go on: it has ended")
 
     def _checked_prompt(self, given: Any, max_tokens: int) -> list[int]:
         if hasattr(given, "tolist"):  # numpy and torch
@@ -104,18 +131,21 @@ class Intake:
         if not all(isinstance(token, int) and not isinstance(token, bool) for token in prompt):
             wrong = next(token for token in prompt if not isinstance(token, int) or isinstance(token, bool))
             raise InvalidRequest(f"a prompt must be a flat sequence of integers; it holds {wrong!r}")
-        low, high = min(prompt), max(prompt)
-        if low < 0 or high >= self.limits.vocab_size:
-            wrong = low if low < 0 else high
-            raise TokenOutOfRange(
-                f"token id {wrong} is out of range: the model has ids 0 to {self.limits.vocab_size - 1}"
-            )
+        self._check_range(prompt)
         if len(prompt) >= max_tokens:
             name = "max_model_len" if max_tokens == self.limits.max_model_len else "max_length"
             raise PromptTooLong(
                 f"the prompt has {len(prompt)} tokens; {max_tokens - 1} leave room for an answer ({name}={max_tokens})"
             )
         return prompt
+
+    def _check_range(self, token_ids: Sequence[int]) -> None:
+        low, high = min(token_ids), max(token_ids)
+        if low < 0 or high >= self.limits.vocab_size:
+            wrong = low if low < 0 else high
+            raise TokenOutOfRange(
+                f"token id {wrong} is out of range: the model has ids 0 to {self.limits.vocab_size - 1}"
+            )
 
     def _check_params(self, params: SamplingParams) -> None:
         if not isinstance(params, SamplingParams):

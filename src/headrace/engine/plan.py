@@ -9,6 +9,7 @@ What is made once per row and step is a NamedTuple: a frozen dataclass takes abo
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -79,6 +80,11 @@ class StepPlan:
     def num_tokens(self) -> int:
         """Tokens that the step computes."""
         return sum(len(row.token_ids) for row in self.rows)
+
+    @property
+    def num_decode_rows(self) -> int:
+        """Rows of a single token."""
+        return bisect_left(self.rows, True, key=lambda row: len(row.token_ids) > 1)
 
 
 class RowResult(NamedTuple):

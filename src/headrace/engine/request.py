@@ -41,9 +41,13 @@ class Request:
         max_total_tokens: prompt and output together never exceed it.
         arrival_s: engine clock at arrival.
         cache_salt: prefixes are shared only within one salt.
+        queue_timeout_s: it ends with QueueTimeout when it has waited so long without being started; None: it waits.
+        priority: who waits with a lower one starts first. It matters to nothing else but who is preempted.
+        output_token_ids: output alone. What is given at the start was generated elsewhere: it is never emitted, and
+            counts for everything else (limits, penalties, draws), so the rest comes out as if nothing had happened.
         order: place in the order of arrival, given by the scheduler.
         max_output_tokens: most tokens that it may generate.
-        token_ids: prompt and output. output_token_ids: output alone.
+        token_ids: prompt and output.
         num_computed_tokens: tokens whose KV is in the cache.
         num_scheduled_tokens: tokens in the step that is under way, else 0.
         blocks: what it holds of the cache while it runs.
@@ -61,10 +65,12 @@ class Request:
     max_total_tokens: int
     arrival_s: float
     cache_salt: str | None = None
+    queue_timeout_s: float | None = None
+    priority: int = 0
+    output_token_ids: list[int] = field(default_factory=list)
     order: int = -1
     max_output_tokens: int = field(init=False)
     token_ids: list[int] = field(init=False)
-    output_token_ids: list[int] = field(default_factory=list)
     num_computed_tokens: int = 0
     num_scheduled_tokens: int = 0
     blocks: RequestBlocks | None = None
@@ -78,8 +84,8 @@ class Request:
     finish_reason: FinishReason | None = None
 
     def __post_init__(self) -> None:
-        """Start with the prompt alone."""
-        self.token_ids = list(self.prompt_token_ids)
+        """Start with the prompt, and what was generated of it elsewhere."""
+        self.token_ids = [*self.prompt_token_ids, *self.output_token_ids]
         room = self.max_total_tokens - len(self.prompt_token_ids)
         self.max_output_tokens = room if self.params.max_tokens is None else min(self.params.max_tokens, room)
 

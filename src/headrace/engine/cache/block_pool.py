@@ -23,11 +23,15 @@ class BlockPool:
     Args:
         num_blocks: how many there are.
         on_evict: told of a cached block just before its content is given up.
+
+    Attributes:
+        num_evictions: cached blocks given up so far.
     """
 
     def __init__(self, num_blocks: int, on_evict: Callable[[int], None]) -> None:
         """All blocks start blank."""
         self.num_blocks = num_blocks
+        self.num_evictions = 0
         self._on_evict = on_evict
         self._holders = [0] * num_blocks
         # A stack: the block that was freed last is written next, while it is warm in the processor's cache; for
@@ -67,6 +71,7 @@ class BlockPool:
                 block = self._blank.pop()
             else:
                 block, _ = self._cached.popitem(last=False)
+                self.num_evictions += 1
                 self._on_evict(block)
             self._holders[block] = 1
             blocks.append(block)

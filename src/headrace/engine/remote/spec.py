@@ -117,7 +117,7 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
         num_decode_rows: rows of one token. num_prefill_rows, num_prefill_tokens: the others.
         num_prompt_tokens: of admitted requests. num_cached_tokens: those of them that the prefix cache had.
         num_computed_tokens: by steps. num_recomputed_tokens: those of them lost to a preemption before.
-        num_admissions: requests started, again after a preemption too. num_preemptions: requests that lost their blocks.
+        num_admissions: requests started, again after a preemption too. num_preemptions: losses of blocks.
         num_evictions: cached blocks given up for others. num_queue_timeouts: requests that waited too long.
         steps: the newest steps since the last statistics, 1,024 at most.
         rss_bytes: resident memory of the process; None where the system does not say. cpu_s: its processor time.

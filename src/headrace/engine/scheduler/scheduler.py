@@ -7,13 +7,14 @@
               └ preempted ┘   blocks given back, tokens kept: recomputed when it starts again
 
 Remaining = tokens - computed covers prefill, chunk, decode and resume alike, so there is no phase here (law 3). The
-oldest running request always gets its blocks, by preempting the youngest, so some request always goes on (law 5).
+oldest running request always gets its blocks, by preempting the least important and youngest, so some request always
+goes on (law 5), whatever its priority.
 """
 
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import chain, islice
 from typing import Any
 
@@ -22,28 +23,13 @@ from headrace.engine.outputs import EngineOutput, FinishReason
 from headrace.engine.plan import PlannedRow, RowResult, StepPlan, StepResult
 from headrace.engine.request import Request
 from headrace.engine.scheduler.admission import AdmissionCosts
+from headrace.engine.scheduler.draft import Draft
+from headrace.engine.scheduler.endings import ending_after, terminal_output, waited_too_long
 from headrace.engine.scheduler.limits import SchedulerCounters, SchedulerLimits
 from headrace.engine.scheduler.policy import Policy
 from headrace.engine.scheduler.rows import describe, planned_row
+from headrace.engine.scheduler.waiting import WaitingQueue
 from headrace.errors import HeadraceError, InvalidRequest
-
-
-class _Draft:
-    """The step while it is made: tokens per request, and what is left of the budget."""
-
-    __slots__ = ("budget", "num_tokens")
-
-    def __init__(self, budget: int) -> None:
-        self.budget = budget
-        self.num_tokens: dict[Request, int] = {}
-
-    def take(self, request: Request, num_tokens: int) -> None:
-        if num_tokens > 0:
-            self.num_tokens[request] = num_tokens
-            self.budget -= num_tokens
-
-    def give_back(self, request: Request) -> None:
-        self.budget += self.num_tokens.pop(request, 0)
 
 
 class Scheduler:
@@ -65,8 +51,7 @@ class Scheduler:
         self.counters = SchedulerCounters()
         self._clock = clock
         self._requests: dict[str, Request] = {}
-        self._waiting: dict[str, Request] = {}  # in order of arrival
-        self._preempted: list[Request] = []  # by order; all arrived before those that wait
+        self._waiting = WaitingQueue()
         self._running: list[Request] = []  # by order
         self._num_arrived = 0
 
@@ -75,12 +60,22 @@ class Scheduler:
     @property
     def num_waiting(self) -> int:
         """Requests that hold no blocks."""
-        return len(self._waiting) + len(self._preempted)
+        return len(self._waiting)
 
     @property
     def num_running(self) -> int:
         """Requests that hold blocks."""
         return len(self._running)
+
+    @property
+    def num_waiting_tokens(self) -> int:
+        """Tokens, prompt and output so far, of requests that hold no blocks."""
+        return self._waiting.num_tokens
+
+    @property
+    def num_running_tokens(self) -> int:
+        """Tokens, prompt and output so far, of requests that hold blocks. From another thread: of some moment."""
+        return sum([len(request.token_ids) for request in self._running])
 
     @property
     def has_requests(self) -> bool:
@@ -94,12 +89,19 @@ class Scheduler:
         request.order = self._num_arrived
         self._num_arrived += 1
         self._requests[request.request_id] = request
-        self._waiting[request.request_id] = request
+        self._waiting.add(request)
 
     def end(self, request_id: str, reason: FinishReason, error: HeadraceError) -> EngineOutput | None:
         """End a request from outside a step (cancelled, or failed); None when it is not live."""
         request = self._requests.get(request_id)
         return None if request is None else self._finish(request, reason, error=error)
+
+    def expire(self) -> list[EngineOutput]:
+        """End those that have waited for longer than they may. Called before every `schedule`."""
+        now = self._clock()
+        overdue = self._waiting.overdue(now)
+        self.counters.num_queue_timeouts += len(overdue)
+        return [self._finish(request, "error", error=waited_too_long(request, now)) for request in overdue]
 
     def live_request_ids(self) -> list[str]:
         """Ids of all requests without a terminal output."""
@@ -109,7 +111,7 @@ class Scheduler:
 
     def schedule(self) -> StepPlan:
         """Plan the next step; the plan is empty when nothing can run."""
-        draft = _Draft(self.limits.max_num_batched_tokens)
+        draft = Draft(self.limits.max_num_batched_tokens)
         num_preemptions = self.counters.num_preemptions
         for request in self.policy.order(self._running):
             if request.blocks is not None:  # else it was preempted a moment ago, for another
@@ -119,7 +121,7 @@ class Scheduler:
             self._admit(draft)
         return self._plan(draft)
 
-    def _make_room(self, request: Request, num_tokens: int, draft: _Draft) -> int:
+    def _make_room(self, request: Request, num_tokens: int, draft: Draft) -> int:
         """Blocks for `num_tokens` more tokens of a running request; returns for how many it got them."""
         assert request.blocks is not None
         while num_tokens > 0 and not self.cache.grow(request.blocks, request.num_computed_tokens + num_tokens):
@@ -130,14 +132,18 @@ class Scheduler:
                 if request is not self._running[0]:
                     return 0  # a prompt waits for blocks; only the oldest request takes them from others
                 num_tokens = 1
-            victim = self._running[-1]
-            if victim is self._running[0]:
+            victim = self._victim()
+            if victim is None:
                 raise RuntimeError(f"{request.request_id}: {request.num_tokens} tokens do not fit the cache alone")
             self._preempt(victim)
             draft.give_back(victim)
             if victim is request:
                 return 0
         return num_tokens
+
+    def _victim(self) -> Request | None:
+        """Who loses its blocks: of the highest priority number the youngest, and never the oldest of all."""
+        return max(self._running[1:], key=lambda request: (request.priority, request.order), default=None)
 
     def _preempt(self, request: Request) -> None:
         """Take a running request's blocks; its tokens are computed again when it is admitted again."""
@@ -149,16 +155,16 @@ class Scheduler:
         request.num_preemptions += 1
         self.counters.num_preemptions += 1
         self._running.remove(request)
-        insort(self._preempted, request, key=lambda r: r.order)
+        self._waiting.add_preempted(request)
 
-    def _admit(self, draft: _Draft) -> None:
-        """Start waiting requests in order of arrival while the budget, the policy and the cache allow."""
-        if not self.num_waiting:
+    def _admit(self, draft: Draft) -> None:
+        """Start waiting requests in their order while the budget, the policy and the cache allow."""
+        if not self._waiting:
             return
         costs = AdmissionCosts(self.cache, self.limits.max_num_batched_tokens, self._running)
         # A request whose prefix another is computing waits for it; those behind it need not. The look-ahead bounds
         # the work of a step, however many wait.
-        for request in list(islice(self._candidates(), 2 * self.limits.max_num_seqs)):
+        for request in list(islice(self._waiting, 2 * self.limits.max_num_seqs)):
             if draft.budget <= 0 or len(self._running) >= self.limits.max_num_seqs:
                 return
             hit = self._match(request)
@@ -171,9 +177,6 @@ class Scheduler:
                 return
             draft.take(request, num_tokens)
             costs.commit(request)
-
-    def _candidates(self) -> Iterator[Request]:
-        return chain(self._preempted, self._waiting.values())
 
     def _match(self, request: Request) -> PrefixHit:
         if request.num_missing_prompt_logprobs > 0:
@@ -188,6 +191,7 @@ class Scheduler:
         if num_tokens <= 0 or not self.cache.grow(blocks, cached + num_tokens):
             self.cache.release(blocks)
             return 0
+        self._waiting.remove(request)
         request.blocks = blocks
         request.num_computed_tokens = cached
         self._account_start(request, cached)
@@ -195,21 +199,20 @@ class Scheduler:
         return num_tokens
 
     def _account_start(self, request: Request, cached: int) -> None:
+        self.counters.num_admissions += 1
         if request.scheduled_s is None:
             request.scheduled_s = self._clock()
             request.num_cached_tokens = cached
             self.counters.num_prompt_tokens += request.num_prompt_tokens
             self.counters.num_cached_tokens += cached
-            del self._waiting[request.request_id]
         else:
             recomputed = max(request.num_lost_tokens - cached, 0)
             request.num_recomputed_tokens += recomputed
             self.counters.num_recomputed_tokens += recomputed
-            self._preempted.remove(request)
 
     # ---------------------------------------------------------------- the plan and its outcome
 
-    def _plan(self, draft: _Draft) -> StepPlan:
+    def _plan(self, draft: Draft) -> StepPlan:
         chosen = sorted(draft.num_tokens.items(), key=lambda item: item[1] > 1)
         for request, num_tokens in chosen:
             request.num_scheduled_tokens = num_tokens
@@ -251,13 +254,9 @@ class Scheduler:
         if request.prefilled_s is None:
             request.prefilled_s = self._clock()
         logprobs = () if outcome.logprobs is None else (outcome.logprobs,)
-        if len(request.output_token_ids) >= request.params.min_tokens:
-            if token in request.params.stop_token_ids:
-                return self._finish(request, "stop", (token,), logprobs, stop_reason=token)
-            if token in request.eos_token_ids and not request.params.ignore_eos:
-                return self._finish(request, "stop", (token,), logprobs)
-        if len(request.output_token_ids) >= request.max_output_tokens:
-            return self._finish(request, "length", (token,), logprobs)
+        ending = ending_after(request, token)
+        if ending is not None:
+            return self._finish(request, ending[0], (token,), logprobs, stop_reason=ending[1])
         return EngineOutput(request.request_id, (token,), logprobs, num_cached_tokens=request.num_cached_tokens)
 
     def _finish(
@@ -275,24 +274,11 @@ class Scheduler:
             self.cache.release(request.blocks, distrust)
             request.blocks = None
             self._running.remove(request)
-        elif request.num_preemptions:
-            self._preempted.remove(request)
         else:
-            del self._waiting[request.request_id]
+            self._waiting.remove(request)
         del self._requests[request.request_id]
         request.finish_reason = reason
-        prompt_logprobs = None if request.params.prompt_logprobs is None else (None, *request.prompt_logprobs)
-        return EngineOutput(
-            request.request_id,
-            new_token_ids,
-            new_logprobs,
-            prompt_logprobs,
-            reason,
-            stop_reason,
-            error,
-            request.num_cached_tokens,
-            request.timing(self._clock()),
-        )
+        return terminal_output(request, self._clock(), reason, new_token_ids, new_logprobs, stop_reason, error)
 
     # ---------------------------------------------------------------- looking in
 
@@ -300,7 +286,7 @@ class Scheduler:
         """The scheduler and the cache, for people and for tests, as plain data."""
         return {
             "running": [describe(request) for request in self._running],
-            "waiting": [describe(request) for request in self._candidates()],
+            "waiting": [describe(request) for request in self._waiting],
             "counters": {name: getattr(self.counters, name) for name in SchedulerCounters.__slots__},
             "prefix_hit_ratio": self.counters.prefix_hit_ratio,
             "cache": self.cache.dump_state(),
@@ -309,9 +295,9 @@ class Scheduler:
     def check(self) -> list[str]:
         """What is wrong with the queues or the cache; empty when all is well."""
         problems = self.cache.check()
-        queued = [request.request_id for request in chain(self._running, self._candidates())]
+        queued = [request.request_id for request in chain(self._running, self._waiting)]
         if sorted(queued) != sorted(self._requests):
             problems.append(f"{len(self._requests)} live requests, {len(queued)} in queues")
         problems += [f"running request {r.request_id} holds no blocks" for r in self._running if r.blocks is None]
-        problems += [f"waiting request {r.request_id} holds blocks" for r in self._candidates() if r.blocks is not None]
+        problems += [f"waiting request {r.request_id} holds blocks" for r in self._waiting if r.blocks is not None]
         return problems
