@@ -105,3 +105,54 @@ def test_many_threads_at_once(folder: Path) -> None:
 def test_importing_it_imports_neither_torch_nor_transformers() -> None:
     code = "import sys, headrace.text; assert not {'torch', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+LONG = "The miller's cat — ein Kätzchen — sat by the mill, 3 times. " * 300
+
+
+@pytest.mark.parametrize("text", ["", " ", "hello  world\n", "<bos>hi<eos>", LONG])
+@pytest.mark.parametrize("special", [True, False])
+def test_encodes_as_transformers_does(folder: Path, text: str, special: bool) -> None:
+    tokenizer = Tokenizer(folder)
+    assert tokenizer.encode(text, add_special_tokens=special) == tokenizer.inner.encode(
+        text, add_special_tokens=special
+    )
+
+
+def test_a_conversation_is_encoded_as_transformers_does(folder: Path) -> None:
+    tokenizer = Tokenizer(folder)
+    messages = [{"role": "user", "content": "hello <eos>"}, {"role": "assistant", "content": "wor"}]
+    expected = tokenizer.inner.apply_chat_template(messages, tokenize=True, return_dict=False)
+    assert tokenizer.apply_chat_template(messages, add_generation_prompt=False) == expected
+    continued = tokenizer.render_chat(messages, add_generation_prompt=False, continue_final_message=True)
+    assert continued == "<bos>hello <eos><eos><bos>wor"
+
+
+def test_variables_of_the_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}{% if calm %} calmly{% endif %}")
+    tokenizer = Tokenizer(folder)
+    messages = [{"role": "user", "content": "sit"}]
+    assert tokenizer.render_chat(messages, template_kwargs={"calm": True}) == "sit calmly"
+    with pytest.raises(InvalidRequest, match="tokenize"):
+        tokenizer.render_chat(messages, template_kwargs={"tokenize": True})
+
+
+def test_the_builtin_tokenizer_needs_no_torch() -> None:
+    code = (
+        "import sys; from headrace import assets; from headrace.text import Tokenizer;"
+        "t = Tokenizer(assets.path('builtin')); t.apply_chat_template([{'role': 'user', 'content': 'hi'}]);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_the_short_way_loads_what_transformers_would() -> None:
+    from transformers import AutoTokenizer
+
+    from headrace import assets
+
+    short, long = Tokenizer(assets.path("builtin")), Tokenizer(AutoTokenizer.from_pretrained(assets.path("builtin")))
+    assert type(short.inner) is type(long.inner)
+    assert short.inner.chat_template == long.inner.chat_template
+    assert short.encode(LONG) == long.encode(LONG)
+    assert (short.special_token_ids, short.eos_token_ids) == (long.special_token_ids, long.eos_token_ids)

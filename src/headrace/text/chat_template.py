@@ -1,4 +1,4 @@
-"""Conversations to token ids, through the template that comes with the model."""
+"""Conversations to text, through the template that comes with the model."""
 
 from __future__ import annotations
 
@@ -8,14 +8,23 @@ from typing import Any
 from headrace.errors import InvalidRequest
 
 
-def encode_chat(
+def render_chat(
     tokenizer: Any,
     messages: Sequence[Mapping[str, Any]],
     *,
-    add_generation_prompt: bool,
-    tools: Sequence[Mapping[str, Any]] | None,
-) -> list[int]:
-    """Render and encode a conversation with a transformers tokenizer.
+    add_generation_prompt: bool = True,
+    continue_final_message: bool = False,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    template_kwargs: Mapping[str, Any] | None = None,
+) -> str:
+    """The text of a conversation, special tokens written out, by a transformers tokenizer's template.
+
+    Args:
+        tokenizer: of transformers. messages: each with "role" and what the template reads, mostly "content".
+        add_generation_prompt: end with the opening of the assistant's answer.
+        continue_final_message: leave the last message open, for the answer to go on with it.
+        tools: JSON schemas of the functions that the model may call.
+        template_kwargs: further variables of the template, such as enable_thinking.
 
     Raises:
         InvalidRequest: there is no template, the messages are malformed, or the template refuses them (many demand
@@ -29,19 +38,33 @@ def encode_chat(
     checked = [_checked(place, message) for place, message in enumerate(messages)]
     if not checked:
         raise InvalidRequest("a conversation needs at least one message")
+    reserved = _RESERVED & (template_kwargs or {}).keys()
+    if reserved:
+        raise InvalidRequest(f"chat_template_kwargs may not set {sorted(reserved)[0]!r}: it has a field of its own")
     from jinja2 import TemplateError
 
     try:
-        ids = tokenizer.apply_chat_template(
+        text: str = tokenizer.apply_chat_template(
             checked,
             tools=None if tools is None else [dict(tool) for tool in tools],
             add_generation_prompt=add_generation_prompt,
-            tokenize=True,
-            return_dict=False,
+            continue_final_message=continue_final_message,
+            tokenize=False,
+            **(template_kwargs or {}),
         )
-    except (TemplateError, TypeError, ValueError) as error:
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise InvalidRequest(f"the chat template refuses the messages: {error}") from error
-    return list(ids)
+    return text
+
+
+_RESERVED = frozenset(
+    {
+        "conversation", "messages", "tools", "documents", "chat_template", "add_generation_prompt", "tokenize",
+        "continue_final_message", "padding", "truncation", "max_length", "return_tensors", "return_dict",
+        "return_assistant_tokens_mask", "tokenizer_kwargs", "sanitize_control_tokens",
+    }
+)  # fmt: skip
+"""Arguments of transformers' own function, which are no variables of a template."""
 
 
 def _checked(place: int, message: Any) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from headrace.errors import InvalidRequest, ModelNotSupported
-from headrace.text.chat_template import encode_chat
+from headrace.text.chat_template import render_chat
 
 
 class Tokenizer:
@@ -41,12 +42,18 @@ class Tokenizer:
             backend.no_truncation()
             backend.no_padding()
         self._decode = _decoder(self.inner)
+        self._encodes_plainly = _has_plain_encode(self.inner)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text, by default with the special tokens that the model expects around a prompt."""
         if not isinstance(text, str):
             raise InvalidRequest(f"a text to encode must be a string, not {type(text).__name__}")
         try:
+            if self._encodes_plainly:
+                # Without offsets, and without the interpreter's lock: a long text does not hold other threads up.
+                return list(
+                    self.inner.backend_tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
+                )
             return list(self.inner.encode(text, add_special_tokens=add_special_tokens))
         except (TypeError, UnicodeEncodeError) as error:
             raise InvalidRequest("the text is not Unicode: it holds half of a surrogate pair") from error
@@ -75,7 +82,12 @@ class Tokenizer:
         Raises:
             InvalidRequest: the tokenizer has no template, or the template refuses the messages.
         """
-        return encode_chat(self.inner, messages, add_generation_prompt=add_generation_prompt, tools=tools)
+        text = self.render_chat(messages, add_generation_prompt=add_generation_prompt, tools=tools)
+        return self.encode(text, add_special_tokens=False)  # the template writes them itself
+
+    def render_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
+        """Text of a conversation as the template writes it; the arguments are those of `chat_template.render_chat`."""
+        return render_chat(self.inner, messages, **options)
 
     @property
     def has_chat_template(self) -> bool:
@@ -115,14 +127,53 @@ class Tokenizer:
 
 
 def _load(name: str, revision: str | None, trust_remote_code: bool) -> Any:
-    from transformers import AutoTokenizer
-
     options: dict[str, Any] = {} if revision is None else {"revision": revision}
     try:
+        if _is_plain_folder(Path(name)):
+            from transformers import PreTrainedTokenizerFast
+
+            return PreTrainedTokenizerFast.from_pretrained(name)
+        from transformers import AutoTokenizer
+
         return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelNotSupported(f"no tokenizer could be loaded from {name!r}: {reason}") from error
+
+
+_PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+_PLAIN_MODELS = ("llama", "qwen2", "qwen3")
+
+
+def _is_plain_folder(folder: Path) -> bool:
+    """Whether AutoTokenizer would load a folder as PreTrainedTokenizerFast; asking it imports torch: a second.
+
+    For other models the class that the folder names may be known to be wrong, and AutoTokenizer takes another.
+    """
+    try:
+        tokenizer = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+        model = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return (
+        (folder / "tokenizer.json").is_file()
+        and tokenizer.get("tokenizer_class") in _PLAIN_CLASSES
+        and "auto_map" not in tokenizer
+        and model.get("model_type") in _PLAIN_MODELS
+    )
+
+
+def _has_plain_encode(inner: Any) -> bool:
+    """Whether encoding is the Rust library's own, not overridden by the tokenizer's class or settings."""
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+    kind = type(inner)
+    return (
+        isinstance(inner, PreTrainedTokenizerFast)
+        and kind.encode is PreTrainedTokenizerBase.encode
+        and kind._encode_plus is PreTrainedTokenizerFast._encode_plus
+        and inner.backend_tokenizer.encode_special_tokens == inner.split_special_tokens
+    )
 
 
 def _has_plain_decode(inner: Any) -> bool:
