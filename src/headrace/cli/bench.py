@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 
-_BENCHMARKS = {"offline": ("headrace.bench.offline", "a fixed set of requests, engines side by side")}
+_BENCHMARKS = {
+    "offline": ("headrace.bench.offline", "a fixed set of requests, engines side by side"),
+    "serve": ("headrace.bench.serve.command", "load on a server, as its clients see it"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

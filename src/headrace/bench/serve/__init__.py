@@ -1,0 +1,1 @@
+"""`headrace bench serve`: load on any OpenAI-compatible server, and what its clients see. Needs no torch."""
