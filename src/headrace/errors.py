@@ -9,6 +9,8 @@
     │   ├── InvalidField          400  a field of a body is missing or out of its range, named by its path
     │   ├── UnsupportedField      400  a field of the interface that headrace does not have
     │   ├── UnknownField          400  a field that no interface has, where that is forbidden (strict_fields)
+    │   ├── InvalidGuide          400  a schema, regex or grammar that cannot be compiled, in the compiler's words
+    │   │   └── GuideTimeout      400  compiling it took too long
     │   ├── EmptyPrompt           400
     │   ├── PromptTooLong         400  longer than the model or than the whole cache
     │   └── TokenOutOfRange       400  a token id that the model does not have
@@ -27,6 +29,7 @@
     ├── RequestFailed             500  accepted, but failed alone while running
     │   ├── StepFailed            500  the model raised on this request's tokens
     │   ├── NonFiniteLogits       500  the model gave NaN or infinity for this request
+    │   ├── GuideFailed           400  its guide leaves no token to choose, or grew past its limits
     │   └── OutOfMemory           503  the step of this request alone did not fit the memory
     ├── QueueFull                 429  the bounded queue is full
     ├── QueueTimeout              503  waited longer for its turn than the limit
@@ -164,6 +167,18 @@ class ModelNotFound(HeadraceError):
     http_status = 404
 
 
+class InvalidGuide(InvalidRequest):
+    """A schema, regular expression or grammar that cannot be compiled; the message has the compiler's words."""
+
+    code = "invalid_guide"
+
+
+class GuideTimeout(InvalidGuide):
+    """Compiling a guide took too long."""
+
+    code = "guide_timeout"
+
+
 class EmptyPrompt(InvalidRequest):
     """A prompt without a token."""
 
@@ -246,6 +261,13 @@ class NonFiniteLogits(RequestFailed):
     """The model gave NaN or infinity in this request's logits."""
 
     code = "non_finite_logits"
+
+
+class GuideFailed(RequestFailed):
+    """The guide leaves no token that may be chosen, or its state grew past the limits."""
+
+    code = "guide_failed"
+    http_status = 400
 
 
 class OutOfMemory(RequestFailed):
