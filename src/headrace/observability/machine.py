@@ -54,6 +54,12 @@ def available_memory_bytes() -> int | None:
     return left if available is None else min(available, left)
 
 
+def process_rss_bytes() -> int | None:
+    """Bytes of this process that are in memory."""
+    fields = (_read(Path("/proc/self/statm")) or "").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else None
+
+
 def usable_cpus() -> int:
     """Processors that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
