@@ -27,7 +27,7 @@ class ToolCallPart(NamedTuple):
         arguments: a piece of the arguments' JSON text; all pieces of a call together are the object.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # tuple's own method of that name is of no use here
     call_id: str | None
     name: str | None
     arguments: str

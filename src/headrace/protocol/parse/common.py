@@ -181,7 +181,7 @@ def template_kwargs(given: Mapping[str, Any], effort: str | None, enabled: bool 
         enabled = effort != "none" if enabled is None else enabled
     if enabled is not None:
         kwargs |= {"enable_thinking": enabled, "thinking": enabled}
-    return kwargs | given.get("chat_template_kwargs", {})
+    return {**kwargs, **given.get("chat_template_kwargs", {})}
 
 
 def opening_of(
