@@ -77,7 +77,8 @@ struct Kernels {
     const char* name;
     PanelLayout (*panel_layout)(int32_t dtype);
     int64_t (*panel_bytes)(const hr_matrix&);
-    void (*pack_row)(const hr_matrix&, const void* w, int32_t w_dtype, int64_t n);
+    void (*pack_rows)(const hr_matrix&, const void* w, int64_t ldw, int32_t w_dtype, int64_t n,
+                      int64_t count);
     void (*unpack_row)(const hr_matrix&, void* w, int64_t n);
     void (*pack_x)(const Product&, const void* x, int32_t x_dtype, uint32_t* packed, int64_t row, float* scale);
     void (*multiply)(const Product&, int64_t panel, int64_t panel_end, int64_t block, int64_t block_end);

@@ -76,10 +76,8 @@ int32_t hr_pack(hr_context* c, const hr_matrix* matrix, const void* w, int64_t l
         c->pool.run(last_group - first_group, [&](int64_t i) {
             const int64_t begin = std::max(first_row, (first_group + i) * group);
             const int64_t end = std::min(first_row + rows, (first_group + i + 1) * group);
-            for (int64_t n = begin; n < end; ++n) {
-                const char* row = static_cast<const char*>(w) + (n - first_row) * ldw * element_bytes(w_dtype);
-                c->kernels->pack_row(*matrix, row, w_dtype, n);
-            }
+            const char* from = static_cast<const char*>(w) + (begin - first_row) * ldw * element_bytes(w_dtype);
+            c->kernels->pack_rows(*matrix, from, ldw, w_dtype, begin, end - begin);
         });
         return HR_OK;
     });

@@ -17,56 +17,127 @@ inline char* column_of(const hr_matrix& m, Place place) {
     return static_cast<char*>(m.data) + place.panel * panel_bytes(m) + 4 * place.column;
 }
 
-template <class From, class To>
-void pack_column(const From* w, int64_t k, char* column) {
-    constexpr int per_word = 4 / sizeof(To);
-    for (int64_t i = 0; i < k; i += per_word, column += step_bytes) {
-        To word[per_word] = {};
-        for (int j = 0; j < per_word && i + j < k; ++j) narrow(widen(w[i + j]), word + j);
-        std::memcpy(column, word, 4);
-    }
-}
-
+// Consecutive rows of a weight that fill consecutive columns of one panel, W of them at most.
 template <class From>
-void pack_int8_column(const From* w, int64_t k, char* column, char* panel_tail, int column_index) {
-    float highest = 0.0f;
-    for (int64_t i = 0; i < k; ++i) {
-        const float a = widen(w[i]) < 0 ? -widen(w[i]) : widen(w[i]);
-        highest = a > highest ? a : highest;
-    }
-    const float inverse = highest > 0.0f ? 127.0f / highest : 0.0f;
-    int32_t sum = 0;
-    for (int64_t i = 0; i < k; i += 4, column += step_bytes) {
-        int8_t word[4] = {};
-        for (int j = 0; j < 4 && i + j < k; ++j) {
-            word[j] = int8_t(__builtin_rintf(widen(w[i + j]) * inverse));
-            sum += word[j];
+struct Rows {
+    const From* first;
+    int64_t stride;
+    int count;
+    const From* at(int row) const { return first + row * stride; }
+};
+
+constexpr int line_words = 16;  // of a row of weights that are read at a time: a cache line
+
+// Words that lie in rows to words that lie in steps. Every line is read once and written once; a column at a time would
+// write a word here and there all over the panel, sixteen times as often.
+inline void scatter(const uint32_t (&lines)[W][line_words], int columns, int words, char* to) {
+    if (columns == W && words == line_words) {
+        for (int i = 0; i < line_words; ++i) {
+            uint32_t step[W];
+            for (int c = 0; c < W; ++c) step[c] = lines[c][i];
+            std::memcpy(to + i * step_bytes, step, sizeof step);
         }
-        std::memcpy(column, word, 4);
+        return;
     }
-    reinterpret_cast<float*>(panel_tail)[column_index] = highest / 127.0f;
-    reinterpret_cast<int32_t*>(panel_tail)[panel_width + column_index] = activation_offset * sum;
+    for (int i = 0; i < words; ++i) {
+        for (int c = 0; c < columns; ++c) std::memcpy(to + i * step_bytes + 4 * c, &lines[c][i], 4);
+    }
+}
+
+// What `fill` writes of each line, a panel's words from `k` words on.
+template <class Fill>
+void pack_lines(int columns, int64_t words, char* column, const Fill& fill) {
+    alignas(64) uint32_t lines[W][line_words];
+    for (int64_t word = 0; word < words; word += line_words) {
+        const int n = words - word < line_words ? int(words - word) : line_words;
+        for (int c = 0; c < columns; ++c) fill(c, word, lines[c]);
+        scatter(lines, columns, n, column + word * step_bytes);
+    }
+}
+
+template <class To, class From>
+void pack_columns(Rows<From> rows, int64_t k, char* column) {
+    constexpr int per_word = 4 / sizeof(To), line = line_words * per_word;
+    pack_lines(rows.count, (k + per_word - 1) / per_word, column, [&](int c, int64_t word, uint32_t* out) {
+        const From* w = rows.at(c) + word * per_word;
+        const int64_t left = k - word * per_word;
+        if (sizeof(From) == sizeof(To) && left >= line) {
+            std::memcpy(out, w, 64);
+            return;
+        }
+        To values[line] = {};
+        for (int i = 0; i < line && i < left; ++i) narrow(widen(w[i]), values + i);
+        std::memcpy(out, values, 64);
+    });
 }
 
 template <class From>
-void pack_row_as(const hr_matrix& m, const From* w, int64_t n) {
+void pack_int8_columns(Rows<From> rows, int64_t k, char* column, char* panel_tail, int first_column) {
+    float scale[W], inverse[W];
+    int32_t sum[W] = {};
+    for (int c = 0; c < rows.count; ++c) {
+        const From* w = rows.at(c);
+        vf highest = vzero();
+        for (int64_t i = 0; i < k; i += W) {
+            highest = vmax(highest, vabs(i + W <= k ? vload(w + i) : vload_n(w + i, int(k - i))));
+        }
+        const float top = vhighest(highest);
+        scale[c] = top / 127.0f;
+        inverse[c] = top > 0.0f ? 127.0f / top : 0.0f;
+    }
+    pack_lines(rows.count, (k + 3) / 4, column, [&](int c, int64_t word, uint32_t* out) {
+        const From* w = rows.at(c) + 4 * word;
+        const int n = k - 4 * word < 64 ? int(k - 4 * word) : 64;
+        float q[64] = {};
+        for (int i = 0; i < n; i += W) {
+            const vf v = n - i >= W ? vload(w + i) : vload_n(w + i, n - i);
+            vstore(q + i, vround(vmul(v, vset(inverse[c]))));
+        }
+        int8_t bytes[64];
+        for (int i = 0; i < 64; ++i) {
+            bytes[i] = int8_t(int(q[i]));
+            sum[c] += bytes[i];
+        }
+        std::memcpy(out, bytes, 64);
+    });
+    std::memcpy(reinterpret_cast<float*>(panel_tail) + first_column, scale, size_t(rows.count) * 4);
+    for (int c = 0; c < rows.count; ++c) sum[c] *= activation_offset;
+    std::memcpy(reinterpret_cast<int32_t*>(panel_tail) + panel_width + first_column, sum, size_t(rows.count) * 4);
+}
+
+template <class From>
+void pack_rows_as(const hr_matrix& m, Rows<From> rows, int64_t n) {
     const Place place = place_of(m, n);
     char* column = column_of(m, place);
     if (m.dtype == HR_INT8) {
         char* tail = static_cast<char*>(m.data) + place.panel * panel_bytes(m) + panel_steps(m) * step_bytes;
-        pack_int8_column(w, m.k, column, tail, place.column);
+        pack_int8_columns(rows, m.k, column, tail, place.column);
     } else if (m.dtype == HR_BF16) {
-        pack_column<From, bf16>(w, m.k, column);
+        pack_columns<bf16>(rows, m.k, column);
     } else {
-        pack_column<From, float>(w, m.k, column);
+        pack_columns<float>(rows, m.k, column);
     }
 }
 
-inline void pack_row(const hr_matrix& m, const void* w, int32_t w_dtype, int64_t n) {
+// Rows n, n + 1, … n + count - 1 of a weight.
+template <class From>
+void pack_runs(const hr_matrix& m, const From* w, int64_t ldw, int64_t n, int64_t count) {
+    while (count > 0) {
+        int64_t run = W - place_of(m, n).column % W;
+        if (m.gated && n < m.n / 2 && m.n / 2 - n < run) run = m.n / 2 - n;
+        if (count < run) run = count;
+        pack_rows_as(m, Rows<From>{w, ldw, int(run)}, n);
+        w += run * ldw;
+        n += run;
+        count -= run;
+    }
+}
+
+inline void pack_rows(const hr_matrix& m, const void* w, int64_t ldw, int32_t w_dtype, int64_t n, int64_t count) {
     if (w_dtype == HR_BF16) {
-        pack_row_as(m, static_cast<const bf16*>(w), n);
+        pack_runs(m, static_cast<const bf16*>(w), ldw, n, count);
     } else {
-        pack_row_as(m, static_cast<const float*>(w), n);
+        pack_runs(m, static_cast<const float*>(w), ldw, n, count);
     }
 }
 
