@@ -1,0 +1,1 @@
+"""The gateway: many replicas behind one address."""

@@ -1,0 +1,108 @@
+"""What a request says of itself that routing can use, found in one pass over its body.
+
+The body is never decoded as a whole: the messages stay the JSON text that the client sent, and prefixes are compared as
+that text. Two clients that write the same conversation with other white space do not share an entry; what is decoded
+for it would cost more than it brings.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+import xxhash
+
+BLOCK_BYTES = 256
+"""Text per prefix block: about 64 tokens of English, two blocks of a replica's cache."""
+
+BYTES_PER_TOKEN = 4
+"""What a token is taken for, before a replica has said better."""
+
+_hash = xxhash.xxh3_64_intdigest
+
+
+class Features(NamedTuple):
+    """Of one request.
+
+    Attributes:
+        model: that is asked for; "" when none is named. num_tokens: of the prompt, estimated.
+        block_hashes: chained: entry i identifies the first (i + 1)·BLOCK_BYTES bytes of the prompt, tools included.
+        session: what keeps the requests of one user together: a header, `prompt_cache_key` or `user`; "" for none.
+        client: the client's address. stream: whether the answer is to be a stream. num_choices: n.
+        max_tokens: of the answer, None when not said.
+    """
+
+    model: str
+    num_tokens: int
+    block_hashes: tuple[int, ...]
+    session: str
+    client: str
+    stream: bool = False
+    num_choices: int = 1
+    max_tokens: int | None = None
+
+
+class _Body(msgspec.Struct):
+    model: msgspec.Raw = msgspec.Raw(b"")
+    messages: msgspec.Raw = msgspec.Raw(b"")
+    prompt: msgspec.Raw = msgspec.Raw(b"")
+    input: msgspec.Raw = msgspec.Raw(b"")
+    system: msgspec.Raw = msgspec.Raw(b"")
+    tools: msgspec.Raw = msgspec.Raw(b"")
+    stream: msgspec.Raw = msgspec.Raw(b"")
+    n: msgspec.Raw = msgspec.Raw(b"")
+    max_tokens: msgspec.Raw = msgspec.Raw(b"")
+    max_completion_tokens: msgspec.Raw = msgspec.Raw(b"")
+    prompt_cache_key: msgspec.Raw = msgspec.Raw(b"")
+    user: msgspec.Raw = msgspec.Raw(b"")
+
+
+_decode = msgspec.json.Decoder(_Body).decode
+_decode_string = msgspec.json.Decoder(str).decode
+
+
+def features(body: bytes, client: str, session: str = "") -> Features:
+    """Read a body. One that is no JSON object has no features but its client's: the replica will say what is wrong.
+
+    Args:
+        body: of a generation request, in the form of any of the APIs. client: address. session: of a header, if any.
+    """
+    try:
+        fields = _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Features("", 0, (), session, client)
+    text = bytes(fields.messages) or bytes(fields.prompt) or bytes(fields.input)
+    before = bytes(fields.tools) + bytes(fields.system)
+    length = len(before) + len(text)
+    return Features(
+        _string(fields.model),
+        length // BYTES_PER_TOKEN,
+        chained_hashes(text, _hash(before) if before else 0),
+        session or _string(fields.prompt_cache_key) or _string(fields.user),
+        client,
+        bytes(fields.stream) == b"true",
+        _integer(fields.n, 1) or 1,
+        _integer(fields.max_completion_tokens, None) or _integer(fields.max_tokens, None),
+    )
+
+
+def chained_hashes(text: bytes, seed: int = 0) -> tuple[int, ...]:
+    """A hash per whole block, each over the block and the hash before it."""
+    view = memoryview(text)
+    hashes = []
+    for start in range(0, len(view) - BLOCK_BYTES + 1, BLOCK_BYTES):
+        seed = _hash(view[start : start + BLOCK_BYTES], seed)
+        hashes.append(seed)
+    return tuple(hashes)
+
+
+def _string(raw: msgspec.Raw) -> str:
+    text = bytes(raw)
+    if not text.startswith(b'"'):
+        return ""
+    return text[1:-1].decode() if b"\\" not in text else _decode_string(text)
+
+
+def _integer(raw: msgspec.Raw, default: int | None) -> int | None:
+    text = bytes(raw)
+    return int(text) if text.isdigit() and len(text) < 10 else default

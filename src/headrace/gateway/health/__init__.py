@@ -1,0 +1,1 @@
+"""Which replicas are able to take a request."""

@@ -1,0 +1,119 @@
+"""A circuit breaker: a replica that fails gets no requests for a while, then one to try it with.
+
+::
+
+                  threshold failures in a row, or half of a busy window
+      ┌────────┐ ────────────────────────────────────────────────────► ┌──────┐
+      │ closed │                                                       │ open │
+      └────────┘ ◄──── it succeeded ──── ┌───────────┐ ◄── recovery_s ─ └──────┘
+                                         │ half open │ ─ it failed ────────► open, for longer
+                                         └───────────┘ one request at a time
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from headrace.gateway.health.window import OutcomeWindow
+
+BreakerState = Literal["closed", "open", "half_open"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerSettings:
+    """When a breaker opens and closes.
+
+    Attributes:
+        failure_threshold: failures in a row that open it. min_requests, failure_ratio: or this share (0..1) of at
+            least so many outcomes of the last ten seconds.
+        recovery_s: how long it stays open. max_recovery_s: it doubles with every failed try, up to this.
+    """
+
+    failure_threshold: int = 3
+    min_requests: int = 20
+    failure_ratio: float = 0.5
+    recovery_s: float = 30.0
+    max_recovery_s: float = 240.0
+
+
+class Breaker:
+    """Of one replica. Times are the caller's clock, in seconds."""
+
+    def __init__(self, settings: BreakerSettings) -> None:
+        """Closed."""
+        self._settings = settings
+        self._window = OutcomeWindow()
+        self._num_in_a_row = 0
+        self._opened_s: float | None = None
+        self._recovery_s = settings.recovery_s
+        self._trial_until_s: float | None = None
+        self.closed_s: float | None = None
+        """When it closed again after it had been open; None when it never was."""
+
+    def state(self, now_s: float) -> BreakerState:
+        """Where it stands."""
+        if self._opened_s is None:
+            return "closed"
+        return "half_open" if now_s >= self._opened_s + self._recovery_s else "open"
+
+    def allows(self, now_s: float) -> bool:
+        """Whether a request may be sent now; half open, while none is under way."""
+        state = self.state(now_s)
+        return state == "closed" or (state == "half_open" and not self._is_trying(now_s))
+
+    def sent(self, now_s: float) -> None:
+        """A request was sent: half open, it is the one to try with."""
+        if self.state(now_s) == "half_open":
+            # Bounded: a trial whose outcome never comes (its client left) must not keep the replica out for good.
+            self._trial_until_s = now_s + self._settings.recovery_s
+
+    def reopens_in_s(self, now_s: float) -> float:
+        """Seconds until it lets a request through; 0 when it does now."""
+        if self._opened_s is None:
+            return 0.0
+        return max(self._opened_s + self._recovery_s - now_s, 0.0)
+
+    def record(self, success: bool, now_s: float) -> bool:
+        """Count an outcome; returns whether that opened the breaker."""
+        state = self.state(now_s)
+        if state == "open":
+            return False  # of a request that was sent before
+        if state == "half_open":
+            self._trial_until_s = None
+            if success:
+                self.close(now_s)
+                return False
+            self._recovery_s = min(self._recovery_s * 2, self._settings.max_recovery_s)
+            self._opened_s = now_s
+            return True
+        self._window.record(success, now_s)
+        self._num_in_a_row = 0 if success else self._num_in_a_row + 1
+        if success or not self._is_failing(now_s):
+            return False
+        self.open(now_s)
+        return True
+
+    def open(self, now_s: float) -> None:
+        """Send it nothing for a while."""
+        self._opened_s = now_s
+        self._recovery_s = self._settings.recovery_s
+
+    def close(self, now_s: float) -> None:
+        """Trust it again: what happened before is forgotten."""
+        if self._opened_s is not None:
+            self.closed_s = now_s
+        self._opened_s = self._trial_until_s = None
+        self._num_in_a_row = 0
+        self._recovery_s = self._settings.recovery_s
+        self._window.clear()
+
+    def _is_trying(self, now_s: float) -> bool:
+        return self._trial_until_s is not None and now_s < self._trial_until_s
+
+    def _is_failing(self, now_s: float) -> bool:
+        if self._num_in_a_row >= self._settings.failure_threshold:
+            return True
+        successes, failures = self._window.counts(now_s)
+        total = successes + failures
+        return total >= self._settings.min_requests and failures >= self._settings.failure_ratio * total

@@ -1,0 +1,59 @@
+"""The interface of a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from headrace.gateway.features import Features
+
+
+class Candidate(Protocol):
+    """What a policy may know of a replica that is able to take a request. Read-only."""
+
+    @property
+    def name(self) -> str:
+        """Of the replica; the same after a restart."""
+        ...
+
+    @property
+    def number(self) -> int:
+        """Its place in the index of prefixes."""
+        ...
+
+    @property
+    def num_in_flight(self) -> int:
+        """Requests that it was sent and has not answered, of all gateways that tell."""
+        ...
+
+    @property
+    def tokens_in_flight(self) -> int:
+        """Prompt tokens of those that its cache does not hold."""
+        ...
+
+    def weight(self, now_s: float) -> float:
+        """Its share relative to others, more than 0; less while it starts slowly."""
+        ...
+
+
+class Choice(NamedTuple):
+    """A decision.
+
+    Attributes: ranked: every candidate, the best first; a retry takes the next. reason: for people, in a few words.
+    """
+
+    ranked: Sequence[Candidate]
+    reason: str
+
+
+class Policy(Protocol):
+    """Ranks replicas. Depends on nothing but its arguments, its own counters and the random source it was made with."""
+
+    def pick(self, features: Features, replicas: Sequence[Candidate], now_s: float) -> Choice:
+        """Rank the replicas (at least one) for a request."""
+        ...
+
+
+def load_tokens(replica: Candidate, now_s: float) -> float:
+    """Prompt tokens that a replica has to compute before new ones, relative to its weight."""
+    return replica.tokens_in_flight / replica.weight(now_s)

@@ -1,0 +1,56 @@
+"""To where the prompt's prefix is cached, unless the wait there costs more than the prefill that it saves.
+
+A replica's cost is what has to be computed before the first token: the uncached tokens it was sent already, and those
+of this prompt that it does not hold. A replica that holds nearly all of the prompt (80 %) is preferred while its queue
+is longer than the shortest by no more than the prefill that it saves. A replica that holds less is no different from
+any other but for its cost: that is what spreads a new prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from headrace.gateway.features import BLOCK_BYTES, BYTES_PER_TOKEN, Features
+from headrace.gateway.policies.least import Least, make_least_tokens
+from headrace.gateway.policies.policy import Candidate, Choice, load_tokens
+from headrace.gateway.prefix_index import PrefixIndex
+
+HELD_RATIO = 0.8
+BLOCK_TOKENS = BLOCK_BYTES // BYTES_PER_TOKEN
+
+
+class Prefix:
+    """Holders first, then by cost.
+
+    Args:
+        index: of what each replica was sent. otherwise: ranks requests whose prefix nobody holds.
+    """
+
+    def __init__(self, index: PrefixIndex, otherwise: Least) -> None:
+        """The index is kept up to date by who sends the requests."""
+        self._index = index
+        self._otherwise = otherwise
+
+    def pick(self, features: Features, replicas: Sequence[Candidate], now_s: float) -> Choice:
+        """Rank by what has to be computed first."""
+        hashes = features.block_hashes
+        depths = self._index.depths(hashes) if hashes else {}
+        if not depths:
+            return self._otherwise.pick(features, replicas, now_s)
+        shortest = min(load_tokens(replica, now_s) for replica in replicas)
+        enough = HELD_RATIO * len(hashes)
+
+        def rank(replica: Candidate) -> tuple[bool, float, int]:
+            depth, load = depths.get(replica.number, 0), load_tokens(replica, now_s)
+            saved = depth * BLOCK_TOKENS
+            holds = depth >= enough and load - shortest <= saved
+            return not holds, load if holds else load - saved / replica.weight(now_s), replica.num_in_flight
+
+        ranked = sorted(replicas, key=rank)
+        return Choice(ranked, f"{depths.get(ranked[0].number, 0)} of {len(hashes)} blocks held")
+
+
+def make(random: Random, index: PrefixIndex) -> Prefix:
+    """Falls back on the fewest tokens."""
+    return Prefix(index, make_least_tokens(random, index))
