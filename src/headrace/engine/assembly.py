@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from headrace.config import EngineConfig
@@ -64,6 +64,7 @@ def assemble(
         surgery = config.surgery and config.compile_mode is None  # compiled code cannot look into our kernels
         difference, report = operate_and_prove(paged, surgery=surgery, quantization=config.quantization)
         config, groups, size = allocate_cache(paged, with_defaults(config, loaded))
+        config = replace(config, attn_implementation=paged.context.implementation.name)
     except BaseException:
         paged.close()
         raise

@@ -42,11 +42,18 @@ class EngineClient:
 
     Args:
         core: used by the engine thread alone from `start` on. max_queue_size: most requests that wait; None for any.
+        after_batch: called on the dispatcher's thread when all outputs of a step were handed over; must not raise.
     """
 
-    def __init__(self, core: EngineCore, max_queue_size: int | None = None) -> None:
+    def __init__(
+        self,
+        core: EngineCore,
+        max_queue_size: int | None = None,
+        after_batch: Callable[[], None] = lambda: None,
+    ) -> None:
         """Not started yet."""
         self._core = core
+        self._after_batch = after_batch
         self._max_queue_size = max_queue_size
         self._inbox: SimpleQueue[_Command] = SimpleQueue()
         self._outbox: SimpleQueue[list[EngineOutput] | None] = SimpleQueue()
@@ -137,6 +144,16 @@ class EngineClient:
                 thread.join(None if deadline is None else max(deadline - time.monotonic(), 0.0))
         return not self._engine_thread.is_alive() and not self._dispatcher.is_alive()
 
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until every request has its terminal output and both threads are about to end; False: not in time."""
+        self._dispatcher.join(timeout_s)
+        return not self._dispatcher.is_alive()
+
+    @property
+    def cause(self) -> BaseException | None:
+        """What the engine thread died of; None while it lives, or when it was stopped."""
+        return self._cause
+
     def _raise_unless_running(self) -> None:
         if self._state == "dead":
             raise EngineDead(f"the engine died: {type(self._cause).__name__}: {self._cause}") from self._cause
@@ -170,8 +187,10 @@ class EngineClient:
         try:
             while True:
                 command = self._inbox.get(block)
+                if block:
+                    self._core.progress_s = self._core.clock()  # it was idle, and is not any more
+                    block = False
                 command()
-                block = False
         except Empty:
             return
 
@@ -214,11 +233,13 @@ class EngineClient:
         while (outputs := self._outbox.get()) is not None:
             for output in outputs:
                 self._hand_over(output)
+            self._after_batch()
         reason, error = self._last_words
         with self._lock:
             lost = list(self._handlers)
         for request_id in lost:  # even the scheduler no longer knows them; law 1 holds all the same
             self._hand_over(EngineOutput(request_id, finish_reason=reason, error=error))
+        self._after_batch()
 
     def _hand_over(self, output: EngineOutput) -> None:
         with self._lock:

@@ -25,6 +25,27 @@ class StepTimes:
     num_decode_rows: int
 
 
+@dataclass(slots=True)
+class StepTotals:
+    """The same, summed over all steps."""
+
+    schedule_s: float = 0.0
+    execute_s: float = 0.0
+    update_s: float = 0.0
+    num_rows: int = 0
+    num_tokens: int = 0
+    num_decode_rows: int = 0
+
+    def add(self, step: StepTimes) -> None:
+        """One more step."""
+        self.schedule_s += step.schedule_s
+        self.execute_s += step.execute_s
+        self.update_s += step.update_s
+        self.num_rows += step.num_rows
+        self.num_tokens += step.num_tokens
+        self.num_decode_rows += step.num_decode_rows
+
+
 class EngineCore:
     """Scheduler and runner of one engine. Used by one thread at a time.
 
@@ -33,7 +54,8 @@ class EngineCore:
         check_integrity: check every invariant after every step, and raise on the first that is broken.
 
     Attributes:
-        recent_steps: times of the last 4,096 steps. clock: the engine's.
+        recent_steps: times of the last 4,096 steps. totals: of all steps. clock: the engine's.
+        unreported_steps: of the last 1,024 steps, those that no statistics have taken yet.
         progress_s: clock when the engine's thread last began or ended a step, or took a command after it had waited.
         is_stepping: whether a step is under way. Both are for who watches from another thread.
     """
@@ -45,6 +67,8 @@ class EngineCore:
         self.scheduler = scheduler
         self.runner = runner
         self.recent_steps: deque[StepTimes] = deque(maxlen=4096)
+        self.unreported_steps: deque[StepTimes] = deque(maxlen=1024)
+        self.totals = StepTotals()
         self.clock = clock
         self.progress_s = clock()
         self.is_stepping = False
@@ -77,17 +101,16 @@ class EngineCore:
         if self._check:
             self.raise_if_broken()
         end = self.clock()
-        self.recent_steps.append(
-            StepTimes(
-                planned - begin,
-                executed - planned,
-                end - executed,
-                len(plan.rows),
-                plan.num_tokens,
-                plan.num_decode_rows,
-            )
+        num_rows, num_tokens, num_decode_rows = len(plan.rows), plan.num_tokens, plan.num_decode_rows
+        self._record(
+            StepTimes(planned - begin, executed - planned, end - executed, num_rows, num_tokens, num_decode_rows)
         )
         return expired + outputs if expired else outputs
+
+    def _record(self, step: StepTimes) -> None:
+        self.recent_steps.append(step)
+        self.unreported_steps.append(step)
+        self.totals.add(step)
 
     def raise_if_broken(self) -> None:
         """Check the queues, the tables, the pools and the prefix tree (law 10); RuntimeError names what is wrong."""
