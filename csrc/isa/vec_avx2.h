@@ -93,6 +93,13 @@ inline vf vsecond(const void* pairs) {
 }
 
 inline vi vizero() { return _mm256_setzero_si256(); }
+// Whole numbers to W bytes, each plus `offset`.
+inline void vstore_bytes(uint8_t* p, vf v, int offset) {
+    const vi whole = _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(offset));
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+    const __m128i even = _mm_set_epi64x(-1, 0x0e0c0a0806040200);  // the low byte of each word
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_shuffle_epi8(words, even));
+}
 inline vf vi_to_float(vi a) { return _mm256_cvtepi32_ps(a); }
 inline vi vi_load(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const vi*>(p)); }
 inline vi vi_sub(vi a, vi b) { return _mm256_sub_epi32(a, b); }

@@ -66,6 +66,11 @@ inline vf vsecond(const void* pairs) {
 }
 
 inline vi vizero() { return _mm512_setzero_si512(); }
+// Whole numbers to W bytes, each plus `offset`.
+inline void vstore_bytes(uint8_t* p, vf v, int offset) {
+    const vi whole = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(offset));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(whole));
+}
 inline vf vi_to_float(vi a) { return _mm512_cvtepi32_ps(a); }
 inline vi vi_load(const int32_t* p) { return _mm512_loadu_si512(p); }
 inline vi vi_sub(vi a, vi b) { return _mm512_sub_epi32(a, b); }

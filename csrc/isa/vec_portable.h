@@ -79,6 +79,10 @@ inline vf vfirst(const void* pairs) { return vf(load_bits(pairs) << 16); }
 inline vf vsecond(const void* pairs) { return vf(load_bits(pairs) & 0xffff0000u); }
 
 inline vi vizero() { return vi{}; }
+// Whole numbers to W bytes, each plus `offset`.
+inline void vstore_bytes(uint8_t* p, vf v, int offset) {
+    for (int lane = 0; lane < W; ++lane) p[lane] = uint8_t((v[lane] == v[lane] ? int(v[lane]) : 0) + offset);
+}
 inline vf vi_to_float(vi a) { return __builtin_convertvector(a, vf); }
 inline vi vi_load(const int32_t* p) {
     vi v;

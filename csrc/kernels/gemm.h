@@ -19,7 +19,7 @@ namespace hr::HR_ISA {
 
 constexpr int panel_width = 2 * W;
 constexpr int block_words = 256;  // 12 rows of words are 12 KiB: they stay in the first-level cache beside the panel
-constexpr int prefetch_bytes = 2048;
+constexpr int prefetch_bytes = 8192;  // a memory access takes as long as about this many bytes take to multiply
 constexpr int slab_blocks = 16;  // row blocks whose accumulators rest on the stack: 24 KiB
 
 // ------------------------------------------------------------------------------------------------ element formats

@@ -165,45 +165,60 @@ void pack_floats(const X* x, int64_t k, int64_t words, PackedRow out) {
     for (; i < words; ++i) *reinterpret_cast<float*>(out.at(i)) = i < k ? widen(x[i]) : 0.0f;
 }
 
-template <class X>
-void pack_pairs(const X* x, int64_t k, int64_t words, PackedRow out) {
-    for (int64_t i = 0; i < words; ++i) {
+// A bf16 row is its words already; a float one is rounded. The last word's second half may be beyond the row.
+inline void pack_pairs(const bf16* x, int64_t k, int64_t words, PackedRow out) {
+    for (int64_t word = 0; word < words; word += block_words) {
+        const int64_t bytes = 4 * (words - word < block_words ? words - word : block_words);
+        const int64_t have = 2 * k - 4 * word;
+        char* to = reinterpret_cast<char*>(out.at(word));
+        std::memcpy(to, x + 2 * word, size_t(bytes < have ? bytes : have));
+        if (bytes > have) std::memset(to + have, 0, size_t(bytes - have));
+    }
+}
+
+inline void pack_pairs(const float* x, int64_t k, int64_t words, PackedRow out) {
+    int64_t i = 0;
+    for (; i + W <= k; i += W) vstore(reinterpret_cast<bf16*>(out.at(i / 2)), vload(x + i));
+    for (; i < 2 * words; i += 2) {
         bf16 pair[2] = {};
-        narrow(widen(x[2 * i]), pair);
-        if (2 * i + 1 < k) narrow(widen(x[2 * i + 1]), pair + 1);
-        std::memcpy(out.at(i), pair, 4);
+        if (i < k) narrow(x[i], pair);
+        if (i + 1 < k) narrow(x[i + 1], pair + 1);
+        std::memcpy(out.at(i / 2), pair, 4);
     }
 }
 
-// Up to 64 values of x to as many bytes; not finite ones to anything.
-template <class X>
-void quantize(const X* x, int n, vf inverse, uint8_t (&bytes)[64]) {
-    float q[64] = {};
-    for (int i = 0; i < n; i += W) {
-        const vf v = n - i >= W ? vload(x + i) : vload_n(x + i, n - i);
-        const vf bounded = vmin(vmax(vround(vmul(v, inverse)), vset(-127.0f)), vset(127.0f));
-        vstore(q + i, bounded);
-    }
-    for (int i = 0; i < 64; ++i) bytes[i] = uint8_t(int(q[i]) + activation_offset);
+// W values of x to as many bytes; not finite ones to anything.
+inline void quantize(vf v, vf inverse, uint8_t* bytes) {
+    const vf whole = vround(vmul(v, inverse));
+    vstore_bytes(bytes, vmin(vmax(whole, vset(-127.0f)), vset(127.0f)), activation_offset);
 }
 
-// Symmetric, to 127; the scale is NaN where x is not finite, so that the row of y is too.
+// Symmetric, to 127; the scale is NaN where x is not finite, so that the row of y is too. A block's words are a
+// multiple of W bytes and lie dense, so that the last vector may write beyond the row.
 template <class X>
 float pack_int8(const X* x, int64_t k, int64_t words, PackedRow out) {
-    vf highest = vzero(), taint = vzero();
-    for (int64_t i = 0; i < k; i += W) {
+    vf highest[2] = {vzero(), vzero()}, taint[2] = {vzero(), vzero()};
+    int64_t i = 0;
+    for (; i + 2 * W <= k; i += 2 * W) {
+        for (int j = 0; j < 2; ++j) {
+            const vf v = vload(x + i + j * W);
+            highest[j] = vmax(highest[j], vabs(v));
+            taint[j] = vfma(v, vzero(), taint[j]);
+        }
+    }
+    for (; i < k; i += W) {
         const vf v = i + W <= k ? vload(x + i) : vload_n(x + i, int(k - i));
-        highest = vmax(highest, vabs(v));
-        taint = vfma(v, vzero(), taint);
+        highest[0] = vmax(highest[0], vabs(v));
+        taint[0] = vfma(v, vzero(), taint[0]);
     }
-    const float top = vhighest(highest);
+    const float top = vhighest(vmax(highest[0], highest[1]));
     const vf inverse = vset(top > 0.0f ? 127.0f / top : 0.0f);
-    uint8_t bytes[64];
-    for (int64_t word = 0; word < words; word += 16) {  // block_words is a multiple of 16
-        quantize(x + 4 * word, int(k - 4 * word < 64 ? k - 4 * word : 64), inverse, bytes);
-        std::memcpy(out.at(word), bytes, size_t(words - word < 16 ? words - word : 16) * 4);
+    for (i = 0; i < 4 * words; i += W) {
+        const int64_t left = k - i;
+        const vf v = left >= W ? vload(x + i) : left > 0 ? vload_n(x + i, int(left)) : vzero();
+        quantize(v, inverse, reinterpret_cast<uint8_t*>(out.at(i / 4)) + i % 4);
     }
-    return top / 127.0f + vsum(taint);
+    return top / 127.0f + vsum(vadd(taint[0], taint[1]));
 }
 
 template <class X>
