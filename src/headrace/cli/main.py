@@ -26,6 +26,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "generate": Command("headrace.cli.generate", "complete prompts, from the command line or a file of JSON lines"),
     "chat": Command("headrace.cli.chat", "talk with a model in the terminal"),
+    "serve": Command("headrace.cli.serve", "serve a model over HTTP, OpenAI-compatible"),
     "config": Command("headrace.cli.config", "show every setting and where its value came from"),
     "key": Command("headrace.cli.key", "make an API key for the server"),
     "bench": Command("headrace.cli.bench", "measure engines side by side"),

@@ -1,0 +1,96 @@
+"""Whether a token could be made now. After each start the engine proves it, with a request like any other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from headrace.engine.outputs import EngineOutput
+from headrace.engine.remote import EngineLink
+from headrace.engine.sampling_params import SamplingParams
+from headrace.errors import HeadraceError
+
+_log = logging.getLogger(__name__)
+
+_RETRY_S = 1.0
+_PROOF = SamplingParams(max_tokens=1, temperature=0.0, ignore_eos=True)
+
+
+class Readiness:
+    """What /health/ready says.
+
+    Args:
+        engine: whose.
+
+    Attributes:
+        is_draining: set when no new work is taken.
+        missing: what else is needed before a request can be served, in words; None: nothing.
+    """
+
+    def __init__(self, engine: EngineLink) -> None:
+        """Nothing proven yet."""
+        self.is_draining = False
+        self.missing: str | None = "the tokenizer is being loaded"
+        self._engine = engine
+        self._proven_pid: int | None = None
+        self._last_failure: str | None = None
+        self._proof: asyncio.Task[None] | None = None
+
+    def reason(self) -> str | None:
+        """Why a token cannot be made now, in words; None when one can."""
+        engine = self._engine
+        if self.is_draining:
+            return "the server drains: it finishes what it has"
+        if engine.state != "ready":
+            return engine.trouble or f"the engine is {engine.state}"
+        if self.missing is not None:
+            return self.missing
+        if engine.info is None or self._proven_pid != engine.info.pid:
+            return self._last_failure or "the engine has not made a token yet"
+        return None
+
+    def engine_changed(self) -> None:
+        """The engine's state is another; starts the proof of one that became ready."""
+        info = self._engine.info
+        if self._engine.state != "ready" or info is None or info.pid == self._proven_pid:
+            return
+        if self._proof is None or self._proof.done():
+            self._proof = asyncio.get_running_loop().create_task(self._prove(), name="headrace-proof")
+
+    async def proven(self) -> None:
+        """Wait for the proof that is under way."""
+        if self._proof is not None:
+            await self._proof
+
+    async def close(self) -> None:
+        """End a proof that is under way."""
+        if self._proof is not None:
+            self._proof.cancel()
+            await asyncio.gather(self._proof, return_exceptions=True)
+
+    async def _prove(self) -> None:
+        number = 0
+        while self._engine.state in ("ready", "stalled"):
+            info = self._engine.info
+            assert info is not None
+            number += 1
+            error = await self._one_token(f"proof-{info.pid}-{number}")
+            if error is None:
+                self._proven_pid, self._last_failure = info.pid, None
+                return
+            self._last_failure = f"the engine could not make a token: {error}"
+            _log.warning("%s", self._last_failure)
+            await asyncio.sleep(_RETRY_S)
+
+    async def _one_token(self, request_id: str) -> HeadraceError | None:
+        done: asyncio.Future[EngineOutput] = asyncio.get_running_loop().create_future()
+
+        def take(output: EngineOutput) -> None:
+            if output.finished and not done.done():
+                done.set_result(output)
+
+        try:
+            self._engine.submit(self._engine.intake.requests([0], _PROOF, request_id), take)
+        except HeadraceError as error:
+            return error
+        return (await done).error

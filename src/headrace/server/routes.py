@@ -1,0 +1,58 @@
+"""From method and path to an endpoint of the interface."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from headrace.errors import MethodNotAllowed, RouteNotFound
+from headrace.protocol.table.endpoints import Endpoint
+
+
+class Routes:
+    """The endpoints, by path and method. A parameter is the last part of a path and may hold slashes."""
+
+    def __init__(self, endpoints: Iterable[Endpoint]) -> None:
+        """Index them."""
+        self._fixed: dict[str, dict[str, Endpoint]] = {}
+        self._open_ended: dict[str, dict[str, Endpoint]] = {}
+        for endpoint in endpoints:
+            fixed, brace, _ = endpoint.path.partition("{")
+            methods = (self._open_ended if brace else self._fixed).setdefault(fixed, {})
+            methods[endpoint.method] = endpoint
+            if endpoint.method == "GET":
+                methods["HEAD"] = endpoint
+
+    def find(self, method: str, path: str) -> tuple[Endpoint, str]:
+        """The endpoint, and its parameter ("" where it has none).
+
+        Raises:
+            RouteNotFound, MethodNotAllowed: with the methods that are.
+        """
+        methods, parameter = self._fixed.get(path), ""
+        if methods is None:
+            methods, parameter = self._by_prefix(path)
+        endpoint = methods.get(method)
+        if endpoint is None:
+            raise MethodNotAllowed(f"{path} is for {allowed(methods)}, not for {method[:20]}")
+        return endpoint, parameter
+
+    def _by_prefix(self, path: str) -> tuple[Mapping[str, Endpoint], str]:
+        for prefix, methods in self._open_ended.items():
+            if path.startswith(prefix) and len(path) > len(prefix):
+                return methods, path[len(prefix) :]
+        raise RouteNotFound(f"there is nothing at {path[:200]}; /openapi.json lists what there is")
+
+    def methods(self, path: str) -> str:
+        """What a path may be asked with, for the Allow header; "" for none."""
+        methods = self._fixed.get(path)
+        if methods is None:
+            try:
+                methods = dict(self._by_prefix(path)[0])
+            except RouteNotFound:
+                return ""
+        return allowed(methods)
+
+
+def allowed(methods: Iterable[str]) -> str:
+    """Methods as the Allow header lists them."""
+    return ", ".join(sorted(methods))
