@@ -46,11 +46,13 @@ class GuideRequest:
         value: JSON text of a schema, a regular expression, a grammar, or JSON text of a list of choices; "" for any
             JSON object.
         field: the field that asked, for messages.
+        strict: what of a schema cannot be enforced is refused; else it is left out.
     """
 
     kind: Literal["json_object", "json_schema", "regex", "grammar", "choice"]
     value: str
     field: str
+    strict: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

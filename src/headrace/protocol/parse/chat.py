@@ -100,7 +100,8 @@ def response_format_guide(given: Mapping[str, Any] | None) -> GuideRequest | Non
     schema = given["json_schema"].get("schema")
     if schema is None:
         return GuideRequest("json_object", "", "response_format")
-    return schema_guide(schema, "response_format.json_schema.schema")
+    strict = given["json_schema"].get("strict", True)
+    return schema_guide(schema, "response_format.json_schema.schema", strict=strict)
 
 
 def _tools(given: Mapping[str, Any]) -> tuple[tuple[dict[str, Any], ...], ToolChoice]:

@@ -94,9 +94,9 @@ def _guide(name: str, value: Any, field: str) -> GuideRequest:
     return GuideRequest("regex" if name == "regex" else "grammar", value, field)
 
 
-def schema_guide(schema: Any, field: str) -> GuideRequest:
+def schema_guide(schema: Any, field: str, *, strict: bool = True) -> GuideRequest:
     """An answer that follows a JSON schema."""
-    return GuideRequest("json_schema", json_text(schema), field)
+    return GuideRequest("json_schema", json_text(schema), field, strict)
 
 
 def json_text(value: Any) -> str:

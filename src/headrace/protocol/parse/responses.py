@@ -65,7 +65,7 @@ def _format(given: Mapping[str, Any] | None) -> GuideRequest | None:
         return None
     if given["type"] == "json_object":
         return GuideRequest("json_object", "", "text.format")
-    return schema_guide(given["schema"], "text.format.schema")
+    return schema_guide(given["schema"], "text.format.schema", strict=given.get("strict", True))
 
 
 def _tools(given: Mapping[str, Any]) -> tuple[tuple[dict[str, Any], ...], ToolChoice]:

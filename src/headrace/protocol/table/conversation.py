@@ -119,7 +119,11 @@ _SCHEMA = Object(
         Field("name", Text(), required=True),
         Field("description", Text(), "Put it into a message as well: the model reads only messages."),
         Field("schema", Json("a JSON schema")),
-        Field("strict", Boolean(), "The answer follows the schema in any case."),
+        Field(
+            "strict",
+            Boolean(),
+            "false leaves out of the schema what cannot be enforced; else that is refused. Default: true.",
+        ),
     ),
     "an object with name and schema",
 )

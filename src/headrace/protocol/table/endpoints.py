@@ -41,6 +41,7 @@ class Endpoint:
 
 _PROBE = ((200, "application/json"), (503, "application/json"))
 _TEXT = ((200, "text/plain"),)
+_STARTED = ((202, "application/json"),)
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("chat", "POST", "/v1/chat/completions", "Answer a conversation (OpenAI).", CHAT, streams=True),
@@ -78,6 +79,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("openapi", "GET", "/openapi.json", "This interface as OpenAPI 3.1.", open=True),
     Endpoint("admin_state", "GET", "/admin/state", "What the engine does now.", admin=True),
     Endpoint("admin_integrity", "GET", "/admin/integrity", "Whether the cache's invariants hold.", admin=True),
-    Endpoint("admin_drain", "POST", "/admin/drain", "Take no new work, finish the rest.", DRAIN, admin=True),
+    Endpoint(
+        "admin_drain", "POST", "/admin/drain", "Take no new work, finish the rest.", DRAIN, answers=_STARTED, admin=True
+    ),
     Endpoint("admin_profile", "POST", "/admin/profile", "Record the engine's steps for a while.", PROFILE, admin=True),
 )

@@ -193,7 +193,11 @@ _FORMAT = Tagged(
                 Field("name", Text(), required=True),
                 Field("schema", Json("a JSON schema"), required=True),
                 Field("description", Text(), "Put it into a message as well: the model reads only messages."),
-                Field("strict", Boolean(), "The answer follows the schema in any case."),
+                Field(
+                    "strict",
+                    Boolean(),
+                    "false leaves out of the schema what cannot be enforced; else that is refused. Default: true.",
+                ),
             )
         ),
     },

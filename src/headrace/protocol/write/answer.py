@@ -31,15 +31,14 @@ class TokenLogprob(NamedTuple):
 
     Attributes:
         token_id: of it. text: of it alone, a character that is not whole as U+FFFD. data: its bytes.
-        logprob: natural logarithm, of the model's raw distribution; None for a prompt's first token.
-        rank: 1 for the most likely of the vocabulary.
+        logprob: natural logarithm, of the model's raw distribution. rank: 1 for the most likely of the vocabulary.
         top: the most likely tokens, most likely first; of an alternative: none.
     """
 
     token_id: int
     text: str
     data: bytes
-    logprob: float | None
+    logprob: float
     rank: int | None = None
     top: tuple[TokenLogprob, ...] = ()
 
@@ -85,7 +84,7 @@ class Answer:
     Attributes:
         blocks: in the order in which they were written. token_ids, logprobs: of all tokens.
         finish_reason: None while it runs. stop_reason: the stop string or token id.
-        prompt_logprobs: one per token of the prompt, where they were asked for.
+        prompt_logprobs: None for the first token, then one each, where they were asked for.
     """
 
     blocks: list[Block] = field(default_factory=list)
@@ -93,7 +92,7 @@ class Answer:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
-    prompt_logprobs: Sequence[TokenLogprob] | None = None
+    prompt_logprobs: Sequence[TokenLogprob | None] | None = None
 
     def add(self, part: Part) -> tuple[Block, bool]:
         """The block that the part belongs to, and whether it begins with it."""

@@ -116,8 +116,10 @@ class CompletionsWriter(Writer):
         }
         given = answer.prompt_logprobs
         if self.call.num_top_logprobs is not None:
-            echoed = given if self.call.echo and given is not None else ()
-            choice["logprobs"] = self._logprobs([*echoed, *answer.logprobs], 0)
+            choice["logprobs"] = self._logprobs(answer.logprobs, len(prompt.text) if self.call.echo else 0)
+            if self.call.echo and given is not None:
+                echoed = self._echoed(prompt.text, given)
+                choice["logprobs"] = {name: echoed[name] + values for name, values in choice["logprobs"].items()}
         if given is not None and "prompt_logprobs" in self.call.settings:
             num_top = self.call.settings["prompt_logprobs"]
             choice["prompt_logprobs"] = prompt_logprobs_body(given, num_top, self.call.tokens_as_ids)
@@ -125,7 +127,15 @@ class CompletionsWriter(Writer):
             choice |= {"token_ids": answer.token_ids, "prompt_token_ids": prompt.token_ids}
         return choice
 
-    def _logprobs(self, logprobs: Iterable[TokenLogprob], offset: int) -> dict[str, Any]:
+    def _echoed(self, text: str, given: Sequence[TokenLogprob | None]) -> dict[str, list[Any]]:
+        """Of the prompt, whose first token has no log-probability and is what the others leave of the text."""
+        known = [token for token in given if token is not None]
+        first = text[: max(0, len(text) - sum(len(token.text) for token in known))]
+        lists = self._logprobs(known, len(first))
+        firsts: dict[str, Any] = {"text_offset": 0, "token_logprobs": None, "tokens": first, "top_logprobs": None}
+        return {name: [firsts[name], *values] for name, values in lists.items()}
+
+    def _logprobs(self, logprobs: Iterable[TokenLogprob], offset: int) -> dict[str, list[Any]]:
         """Four lists side by side; offsets count characters of the tokens' own texts from `offset` on."""
         as_ids, num_top = self.call.tokens_as_ids, self.call.num_top_logprobs or 0
         lists: dict[str, list[Any]] = {"text_offset": [], "token_logprobs": [], "tokens": [], "top_logprobs": []}
@@ -134,6 +144,6 @@ class CompletionsWriter(Writer):
             lists["token_logprobs"].append(token.logprob)
             lists["tokens"].append(token_text(token, as_ids))
             known = {token_text(other, as_ids): other.logprob for other in (*token.top[:num_top], token)}
-            lists["top_logprobs"].append(None if token.logprob is None else known)
+            lists["top_logprobs"].append(known)
             offset += len(token.text)
         return lists

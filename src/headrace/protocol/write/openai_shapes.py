@@ -36,12 +36,12 @@ def _one(token: TokenLogprob, as_id: bool) -> dict[str, Any]:
 
 
 def prompt_logprobs_body(
-    logprobs: Iterable[TokenLogprob], num_top: int, as_ids: bool = False
+    logprobs: Iterable[TokenLogprob | None], num_top: int, as_ids: bool = False
 ) -> list[dict[str, Any] | None]:
     """As vLLM writes prompt_logprobs: per token an object from token ids to what is known of them."""
     rows: list[dict[str, Any] | None] = []
     for token in logprobs:
-        if token.logprob is None:
+        if token is None:
             rows.append(None)
             continue
         rows.append(

@@ -78,13 +78,13 @@ class Writer(ABC):
         index: int,
         finish_reason: FinishReason,
         stop_reason: int | str | None = None,
-        prompt_logprobs: Sequence[TokenLogprob] | None = None,
+        prompt_logprobs: Sequence[TokenLogprob | None] | None = None,
     ) -> bytes:
         """A choice is complete.
 
         Args:
             index: of the choice. finish_reason: of the engine. stop_reason: the stop string or stop token id.
-            prompt_logprobs: where call.sampling asks for them; of the first token without a logprob.
+            prompt_logprobs: where call.sampling asks for them; None for the first token.
         """
         answer = self.answers[index]
         answer.finish_reason = "length" if self.call.prompt_only else finish_reason

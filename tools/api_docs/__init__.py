@@ -1,0 +1,1 @@
+"""Writes docs/api.md from the table of fields of the HTTP interface."""
