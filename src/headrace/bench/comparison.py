@@ -50,6 +50,7 @@ class Conditions:
     Attributes:
         levels: how many requests at a time; each level is measured in turn.
         timeout_s: most for loading, and for one run.
+        warm_ups: whole runs of each level before the repeats. Some engines compile code for every number of rows.
     """
 
     workload: Workload
@@ -58,6 +59,7 @@ class Conditions:
     levels: tuple[int, ...]
     repeats: int
     timeout_s: float
+    warm_ups: int = 0
 
     def job(self, contender: Contender) -> dict[str, Any]:
         """What an adapter's `load` is given."""
@@ -98,11 +100,11 @@ def compare(
         try:
             for entrant in entrants:
                 entrant.start()
-            turns = [level for _ in range(conditions.repeats) for level in conditions.levels]
+            turns = [level for _ in range(conditions.warm_ups + conditions.repeats) for level in conditions.levels]
             for index, level in enumerate(turns):
                 requests = variant(conditions.workload.requests, index)
                 for entrant in entrants:
-                    entrant.measure(requests, level)
+                    entrant.measure(requests, level, counted=index >= conditions.warm_ups * len(conditions.levels))
         finally:
             for entrant in entrants:
                 entrant.close()
@@ -147,7 +149,7 @@ class _Entrant:
         finally:
             process.close()
 
-    def measure(self, requests: Sequence[Request], level: int) -> None:
+    def measure(self, requests: Sequence[Request], level: int, counted: bool = True) -> None:
         """One run at one level of concurrency; nothing when the engine has failed before."""
         if self._process is None:
             return
@@ -159,8 +161,10 @@ class _Entrant:
             return
         after = CpuTimes.now(self._process.group_id)
         run = Measurement.from_answer(answer, before, after)
-        self.result.runs.setdefault(level, []).append(run)
-        self._say(f"{self.result.name}: {run.tokens_per_s:,.1f} tok/s, {level} at a time")
+        if counted:
+            self.result.runs.setdefault(level, []).append(run)
+        warm_up = "" if counted else " (warm-up)"
+        self._say(f"{self.result.name}: {run.tokens_per_s:,.1f} tok/s, {level} at a time{warm_up}")
 
     def close(self) -> None:
         """End its process."""

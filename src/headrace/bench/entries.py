@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headrace.bench.arguments import setting
 from headrace.bench.engines import ENGINES, EngineSpec, engine
 from headrace.errors import ConfigError
 
@@ -80,7 +80,4 @@ def _setting(text: str) -> tuple[Entry, str, Any]:
     name, dot, option = head.partition(".")
     if not (equals and dot and option):
         raise ConfigError(f"--set {text!r} is not ENGINE.OPTION=VALUE")
-    try:
-        return Entry.parse(name), option, json.loads(value)
-    except json.JSONDecodeError:
-        return Entry.parse(name), option, value
+    return Entry.parse(name), *setting(f"{option}={value}")

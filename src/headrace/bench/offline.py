@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from headrace.bench import workloads
+from headrace.bench.arguments import DTYPES, MODEL_DIR, positive
 from headrace.bench.comparison import Conditions, Contender, compare
 from headrace.bench.engines import ENGINES, EngineSpec
 from headrace.bench.entries import Entry, choose, interpreters, options
@@ -16,8 +17,6 @@ from headrace.bench.shapes import SHAPES, Shape, model_folder
 from headrace.bench.shapes import shape as shape_of
 from headrace.observability import machine
 
-_MODEL_DIR = Path("~/.cache/headrace/bench")
-_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 _EPILOG = """\
 Peers that headrace's interpreter does not have are run from another one: --python vllm_cpu=/opt/vllm/bin/python.
 Each engine has a process of its own; all but the one that is measured are stopped.
@@ -34,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workload", default="W1", metavar="NAME", help="requests, by name (W1)")
     add("--seed", type=int, help="other requests of the same kind (the workload's published seed)")
     add("--shape", default="S", metavar="NAME", help="model shape with random weights, by name (S)")
-    add("--dtype", choices=_DTYPES, default="fp32", help="of the weights and the cache (fp32)")
+    add("--dtype", choices=DTYPES, default="fp32", help="of the weights and the cache (fp32)")
     add("--engines", type=_names, metavar="A,B,B:x,…", help="which engines, in turn (all that can run); see below")
     add("--python", action="append", default=[], metavar="ENGINE=PATH", help="interpreter that has a peer")
     add(
@@ -46,10 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--baseline", default="headrace", metavar="ENGINE", help="what ratios refer to (headrace)")
     add("--concurrency", type=_levels, metavar="1,2,…", help="so many requests at a time, each in turn (all at once)")
-    add("--threads", type=_positive, default=machine.usable_cpus(), help="of each engine (%(default)s, all cores)")
-    add("--repeats", type=_positive, default=3, help="of each measurement (%(default)s)")
-    add("--timeout", type=_positive, default=1800, metavar="SECONDS", help="for a load or a run (%(default)s)")
-    add("--model-dir", type=Path, default=_MODEL_DIR, metavar="FOLDER", help="keeps the models (%(default)s)")
+    add("--threads", type=positive, default=machine.usable_cpus(), help="of each engine (%(default)s, all cores)")
+    add("--repeats", type=positive, default=3, help="of each measurement (%(default)s)")
+    add("--warm-up", type=int, default=0, metavar="N", help="whole runs before, which are not counted (%(default)s)")
+    add("--timeout", type=positive, default=1800, metavar="SECONDS", help="for a load or a run (%(default)s)")
+    add("--model-dir", type=Path, default=MODEL_DIR, metavar="FOLDER", help="keeps the models (%(default)s)")
     add("--json", type=Path, metavar="FILE", help="write everything, each repeat included")
 
 
@@ -63,11 +63,12 @@ def run(arguments: argparse.Namespace) -> int:
     given = options(arguments.set, entries)
     conditions = Conditions(
         workload,
-        _DTYPES[arguments.dtype],
+        DTYPES[arguments.dtype],
         arguments.threads,
         arguments.concurrency or (len(workload.requests),),
         arguments.repeats,
         arguments.timeout,
+        arguments.warm_up,
     )
     root = arguments.model_dir.expanduser()
     contenders = []
@@ -98,14 +99,7 @@ def _names(text: str) -> list[str]:
 
 
 def _levels(text: str) -> tuple[int, ...]:
-    return tuple(map(_positive, text.split(",")))
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value
+    return tuple(map(positive, text.split(",")))
 
 
 def _catalogue() -> str:

@@ -84,7 +84,7 @@ class Report:
     def _table(self, level: int) -> str:
         header = ["engine", "version", "tok/s", f"× {self.baseline}", "TTFT s", "E2E s", "same tokens"]
         rows = [self._row(result, level) for result in self.results]
-        return f"\n{level} requests at a time\n{_grid([header, *rows])}\n"
+        return f"\n{level} requests at a time\n{grid([header, *rows])}\n"
 
     def _row(self, result: EngineResult, level: int) -> list[str]:
         rate = result.rate(level)
@@ -112,7 +112,7 @@ class Report:
                 falls = rate is not None and last is not None and rate.high < last.low
                 cells.append(_number(rate.median if rate else None, ",.1f") + (" falls" if falls else ""))
             rows.append(cells)
-        return f"tok/s by concurrency\n{_grid(rows)}\n"
+        return f"tok/s by concurrency\n{grid(rows)}\n"
 
     def _warnings(self) -> list[str]:
         others = [run.other_cores for run in _runs(self.results) if run.other_cores is not None]
@@ -192,7 +192,7 @@ def _steps_line(result: EngineResult, level: int) -> str:
     return f"{result.name}, ms of a step at {level} requests, median (99th percentile): {shown}"
 
 
-def _grid(rows: Sequence[Sequence[str]]) -> str:
+def grid(rows: Sequence[Sequence[str]]) -> str:
     """Columns of equal width; the first one to the left, figures to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

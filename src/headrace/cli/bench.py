@@ -7,6 +7,7 @@ from importlib import import_module
 
 _BENCHMARKS = {
     "offline": ("headrace.bench.offline", "a fixed set of requests, engines side by side"),
+    "step": ("headrace.bench.step.command", "where the time of one step goes, beside what the machine could do"),
     "serve": ("headrace.bench.serve.command", "load on a server, as its clients see it"),
 }
 
