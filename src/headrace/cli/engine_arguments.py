@@ -69,6 +69,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     add_field_flags(
         parser.add_argument_group("sampling", "what the model's generation config names goes before these defaults"),
         SamplingParams,
+        without=("guide",),  # a grammar is no matter of one flag
     )
 
 

@@ -119,7 +119,7 @@ def merge(
         if name in values:
             _put(values, {name: _from_text(variable, kind_by_name[name])}, f"environment {variable.name}")
     for name, value in (flags or {}).items():
-        _put(values, {name: value}, f"flag --{name.replace('_', '-')}")
+        _put(values, {name: value}, f"flag --{'no-' if value is False else ''}{name.replace('_', '-')}")
     return Settings(values, environment.beside)
 
 
