@@ -16,6 +16,8 @@ from headrace.protocol.shown import shown
 
 Schema = dict[str, Any]
 _INT64 = 2**63 - 1
+MAX_DEPTH = 100
+"""Levels of a JSON object that is handed on: a schema, metadata, keyword arguments of a chat template."""
 
 
 @dataclass(slots=True)
@@ -199,7 +201,7 @@ class OneOf(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Json(Kind):
-    """Any JSON object, handed on as it is."""
+    """Any JSON object that is not nested too deeply for whatever reads it later, handed on as it is."""
 
     what: str = "an object"
 
@@ -211,6 +213,14 @@ class Json(Kind):
     def takes(self, value: Any) -> bool:
         """By type."""
         return isinstance(value, dict)
+
+    def read(self, value: Any, at: str, reading: Reading) -> dict[str, Any]:
+        """Also its depth."""
+        if not isinstance(value, dict):
+            raise InvalidField(at, shown(value), self.words)
+        if not _is_flat(value, MAX_DEPTH):
+            raise InvalidField(at, shown(value), f"{self.words} of at most {MAX_DEPTH} levels")
+        return value
 
     def schema(self) -> Schema:
         """As JSON schema."""
@@ -420,3 +430,8 @@ def _range(low: float, high: float, start: str = " of") -> str:
 
 def _bounds(low: float, high: float) -> Schema:
     return {name: bound for name, bound in (("minimum", low), ("maximum", high)) if abs(bound) < _INT64}
+
+
+def _is_flat(value: Any, num_levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return num_levels > 0 and all(_is_flat(item, num_levels - 1) for item in inner if isinstance(item, dict | list))

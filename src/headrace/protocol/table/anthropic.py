@@ -149,7 +149,9 @@ _HOSTED_TOOLS = dict.fromkeys(
 )
 _TOOL = Tagged("type", {"custom": _TOOL_FIELDS}, _HOSTED_TOOLS, default="custom")
 
-_PARALLEL = Field("disable_parallel_tool_use", Boolean(), "true: at most one call, where calls are forced.")
+_PARALLEL = Field(
+    "disable_parallel_tool_use", Boolean(), "true: at most one call; what the model calls besides is left out."
+)
 _TOOL_CHOICE = Tagged(
     "type",
     {

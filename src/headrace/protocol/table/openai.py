@@ -57,7 +57,11 @@ CHAT = fields_of(
     LISTS_OF_LOGPROBS,
     Field("tools", ListOf(TOOL), "Functions that the model may call."),
     Field("tool_choice", TOOL_CHOICE, "auto, none, required, a function by name, or allowed_tools. Default: auto."),
-    Field("parallel_tool_calls", Boolean(), "false: at most one call, where calls are forced. Default: true."),
+    Field(
+        "parallel_tool_calls",
+        Boolean(),
+        "false: at most one call; what the model calls besides is left out. Default: true.",
+    ),
     Field(
         "response_format",
         RESPONSE_FORMAT,

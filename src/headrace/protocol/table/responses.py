@@ -266,7 +266,11 @@ RESPONSES = fields_of(
     ),
     Field("tools", ListOf(Tagged("type", {"function": _TOOL}, _REFUSED_TOOLS)), "Functions that the model may call."),
     Field("tool_choice", _TOOL_CHOICE, "auto, none, required, a function by name, or allowed_tools. Default: auto."),
-    Field("parallel_tool_calls", Boolean(), "false: at most one call, where calls are forced. Default: true."),
+    Field(
+        "parallel_tool_calls",
+        Boolean(),
+        "false: at most one call; what the model calls besides is left out. Default: true.",
+    ),
     Field("text", _TEXT_CONFIG, "What the answer must follow."),
     GUIDES,
     Field("reasoning", _REASONING, "How much the model thinks."),

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from headrace.protocol.call import GenerationCall, GenerationEndpoint
-from headrace.protocol.parts import Part, ReasoningPart
+from headrace.protocol.parts import Part, ReasoningPart, ToolCallPart
 from headrace.protocol.write.answer import Answer, FinishReason, PromptInfo, TokenLogprob, Usage
 
 _PREFIXES = {"chat": "chatcmpl-", "completions": "cmpl-", "messages": "msg_", "responses": "resp_"}
@@ -64,6 +64,8 @@ class Writer(ABC):
         self.num_output_tokens += len(token_ids)
         if not self.call.include_reasoning:
             parts = [part for part in parts if type(part) is not ReasoningPart]
+        if not self.call.tool_choice.parallel:
+            parts = [part for part in parts if not isinstance(part, ToolCallPart) or part.index == 0]
         if self.call.stream:
             return self._write_parts(index, parts, token_ids, logprobs)
         answer = self.answers[index]
