@@ -101,11 +101,23 @@ class Logs:
 
     def _write(self) -> None:
         records = self._inbox.records
+        num_told = 0
         while (record := records.get()) is not None:
-            for handler in self._handlers:
-                handler.handle(record)
+            if self.num_dropped > num_told:
+                self._handle(_dropped(self.num_dropped - num_told))
+                num_told = self.num_dropped
+            self._handle(record)
             records.task_done()
         records.task_done()
+
+    def _handle(self, record: logging.LogRecord) -> None:
+        for handler in self._handlers:
+            handler.handle(record)
+
+
+def _dropped(num: int) -> logging.LogRecord:
+    message = "%d log lines were dropped: they came faster than they could be written"
+    return logging.LogRecord(__name__, logging.WARNING, __file__, 0, message, (num,), None)
 
 
 class _Inbox(logging.Handler):
