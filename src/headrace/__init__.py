@@ -14,6 +14,7 @@ _EXPORTS = {
     "LLM": "headrace.engine.llm",
     "RequestHandle": "headrace.engine.handle",
     "SamplingParams": "headrace.engine.sampling_params",
+    "GuideSpec": "headrace.text.guides.spec",
     "RequestOutput": "headrace.engine.results",
     "CompletionOutput": "headrace.engine.results",
     "StreamDelta": "headrace.engine.results",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from headrace.engine.results import StreamDelta as StreamDelta
     from headrace.engine.sampling_params import SamplingParams as SamplingParams
     from headrace.errors import HeadraceError as HeadraceError
+    from headrace.text.guides.spec import GuideSpec as GuideSpec
 
 
 def __getattr__(name: str) -> Any:

@@ -58,7 +58,8 @@ class EngineClient:
         self._inbox: SimpleQueue[_Command] = SimpleQueue()
         self._outbox: SimpleQueue[list[EngineOutput] | None] = SimpleQueue()
         self._handlers: dict[str, Handler] = {}
-        self._lock = threading.Lock()  # guards _state, _cause, _handlers, and puts to the inbox against their end
+        self._reserved: set[str] = set()  # of _handlers, those that the scheduler does not know yet
+        self._lock = threading.Lock()  # guards _state to _reserved, and puts to the inbox against their end
         self._state: Literal["new", "running", "stopping", "stopped", "dead"] = "new"
         self._cause: BaseException | None = None
         self._last_words: tuple[FinishReason, HeadraceError] = ("cancelled", EngineStopped("the engine was stopped"))
@@ -87,26 +88,48 @@ class EngineClient:
         """Hand over requests, all or none; `handler` gets their outputs, in order, on the dispatcher's thread.
 
         Raises:
-            EngineStopped, EngineDead: at once. QueueFull: with the queue's length. InvalidRequest: an id is taken.
+            EngineStopped, EngineDead: at once. QueueFull: with the queue's length. InvalidRequest: an id is taken, or
+            a request with a guide has none that is compiled (see GuidedClient).
+        """
+        if any(request.guide is None and request.params.guide is not None for request in requests):
+            raise InvalidRequest("a request with a guide has to come with the compiled guide")
+        with self._lock:
+            self._accept(requests, handler)
+            for request in requests:
+                self._inbox.put(partial(self._core.scheduler.add, request))
+
+    def reserve(self, requests: Sequence[Request], handler: Handler) -> None:
+        """Accept requests as `submit` does, for which something has to be made ready: `admit` or `fail` follows.
+
+        They have their terminal output to come from now on: they can be cancelled, and end when the engine does.
         """
         with self._lock:
-            self._raise_unless_running()
-            taken = [request.request_id for request in requests if request.request_id in self._handlers]
-            if taken:
-                raise InvalidRequest(f"request id {taken[0]!r} is taken by a request that is still live")
-            waiting = self._core.scheduler.num_waiting + self._inbox.qsize()
-            if self._max_queue_size is not None and waiting + len(requests) > self._max_queue_size:
-                raise QueueFull(
-                    f"{waiting} requests wait, {len(requests)} more would be over max_queue_size="
-                    f"{self._max_queue_size}: try again later"
-                )
+            self._accept(requests, handler)
+            self._reserved.update(request.request_id for request in requests)
+
+    def admit(self, requests: Sequence[Request]) -> None:
+        """Hand over requests that were reserved, but for those that have ended meanwhile."""
+        with self._lock:
             for request in requests:
-                self._handlers[request.request_id] = handler
-                self._inbox.put(partial(self._core.scheduler.add, request))
+                if request.request_id in self._reserved:
+                    self._reserved.remove(request.request_id)
+                    self._inbox.put(partial(self._core.scheduler.add, request))
+
+    def fail(self, requests: Sequence[Request], error: HeadraceError) -> None:
+        """End requests that were reserved with an error, but for those that have ended meanwhile."""
+        with self._lock:
+            self._refuse([request.request_id for request in requests], "error", error)
+
+    def is_reserved(self, request_id: str) -> bool:
+        """Whether it is still to be admitted."""
+        return request_id in self._reserved
 
     def cancel(self, request_id: str) -> None:
         """End a request with finish_reason "cancelled"; harmless when it has ended already."""
         error = RequestCancelled(f"request {request_id} was cancelled")
+        with self._lock:
+            if self._refuse([request_id], "cancelled", error):
+                return
         self._command(lambda: self._end([request_id], "cancelled", error))
 
     def call(self, function: Callable[[EngineCore], Any], timeout_s: float = 60.0) -> Any:
@@ -153,6 +176,31 @@ class EngineClient:
     def cause(self) -> BaseException | None:
         """What the engine thread died of; None while it lives, or when it was stopped."""
         return self._cause
+
+    def _accept(self, requests: Sequence[Request], handler: Handler) -> None:
+        """All or none; under the lock."""
+        self._raise_unless_running()
+        taken = [request.request_id for request in requests if request.request_id in self._handlers]
+        if taken:
+            raise InvalidRequest(f"request id {taken[0]!r} is taken by a request that is still live")
+        waiting = self._core.scheduler.num_waiting + self._inbox.qsize() + len(self._reserved)
+        if self._max_queue_size is not None and waiting + len(requests) > self._max_queue_size:
+            raise QueueFull(
+                f"{waiting} requests wait, {len(requests)} more would be over max_queue_size="
+                f"{self._max_queue_size}: try again later"
+            )
+        for request in requests:
+            self._handlers[request.request_id] = handler
+
+    def _refuse(self, request_ids: Sequence[str], reason: FinishReason, error: HeadraceError) -> bool:
+        """End those of the requests that are reserved; under the lock. Whether there was one."""
+        outputs = [
+            EngineOutput(name, finish_reason=reason, error=error) for name in request_ids if name in self._reserved
+        ]
+        self._reserved.difference_update(request_ids)
+        if outputs:
+            self._outbox.put(outputs)
+        return bool(outputs)
 
     def _raise_unless_running(self) -> None:
         if self._state == "dead":

@@ -97,7 +97,8 @@ class RequestHandle:
         try:
             self._add_tokens(completion, output)
             if output.finished and self._runs(completion):
-                self._end(completion, output.finish_reason, output.stop_reason)
+                # A guide that is complete ends a request without a token that says so.
+                self._end(completion, output.finish_reason, output.stop_reason, bool(output.new_token_ids))
         except Exception as error:  # a tokenizer that raises ends its request, whose caller waits
             _log.exception("the text of request %s could not be made", output.request_id)
             self._error = RequestFailed(f"the text could not be made: {type(error).__name__}: {error}")
@@ -131,7 +132,13 @@ class RequestHandle:
         completion.token_ids.extend(output.new_token_ids[:kept])
         completion.logprobs.extend(output.new_logprobs[:kept])
 
-    def _end(self, completion: _Completion, reason: FinishReason | None, stop_reason: int | str | None) -> None:
+    def _end(
+        self,
+        completion: _Completion,
+        reason: FinishReason | None,
+        stop_reason: int | str | None,
+        has_end_token: bool = True,
+    ) -> None:
         stopped_by_string = isinstance(stop_reason, str)
         if completion.stream is not None and not stopped_by_string:
             last = completion.stream.flush()
@@ -139,7 +146,7 @@ class RequestHandle:
             if last.stopped:
                 reason, stop_reason = "stop", last.stop_string
         elif completion.stream is None and self._tokenizer is not None:
-            ids = completion.token_ids[:-1] if reason == "stop" else completion.token_ids
+            ids = completion.token_ids[:-1] if reason == "stop" and has_end_token else completion.token_ids
             completion.text = self._tokenizer.decode(ids)
         completion.finish_reason, completion.stop_reason = reason, stop_reason
 

@@ -15,6 +15,7 @@ from headrace.engine.assembly import assemble
 from headrace.engine.client import EngineClient
 from headrace.engine.core import StepTimes
 from headrace.engine.generation_config import default_params
+from headrace.engine.guided_client import GuidedClient
 from headrace.engine.handle import DeltaStream, RequestHandle
 from headrace.engine.intake import Intake, IntakeLimits
 from headrace.engine.progress import Progress
@@ -22,6 +23,7 @@ from headrace.engine.results import RequestOutput
 from headrace.engine.sampling_params import SamplingParams
 from headrace.errors import InvalidParameter, InvalidRequest, ModelNotSupported
 from headrace.text import Tokenizer
+from headrace.text.guides import GuideCompiler, check
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +81,8 @@ class LLM:
         eos = engine.loaded.eos_token_ids or frozenset(self._tokenizer.eos_token_ids if self._tokenizer else ())
         vocab_size = engine.core.runner.vocab_size
         self._intake = Intake(IntakeLimits(vocab_size, length, eos), engine.core.clock)
+        compiler = None if self._tokenizer is None else GuideCompiler(self._tokenizer, vocab_size)
+        self._guided = GuidedClient(self._client, compiler)
         self.default_sampling_params = default_params(engine.loaded.model.generation_config)
         self._client.start()
 
@@ -164,8 +168,10 @@ class LLM:
         requests = self._intake.requests(token_ids, params, name, cache_salt)
         if params.stop and self._tokenizer is None:
             raise InvalidParameter("stop", params.stop, "stop strings need a tokenizer; use stop_token_ids")
+        if params.guide is not None:
+            check(params.guide)
         handle = RequestHandle(name, requests, self._client.cancel, self._tokenizer, streaming)
-        self._client.submit(requests, handle.take)
+        self._guided.submit(requests, handle.take)
         return handle
 
     def as_completed(self, handles: Iterable[RequestHandle]) -> Iterator[RequestHandle]:
@@ -248,6 +254,7 @@ class LLM:
     def close(self) -> None:
         """Stop the engine; live requests end as cancelled, the model is given back. Harmless when repeated."""
         self._client.stop()
+        self._guided.close()
 
     def __enter__(self) -> LLM:
         """The LLM itself."""

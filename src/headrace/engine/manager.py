@@ -146,6 +146,8 @@ class ContinuousBatchingManager:
             params = replace(params, max_tokens=max_new_tokens)
         if params.stop:
             raise InvalidParameter("stop", params.stop, "a manager has no tokenizer; use stop_token_ids, or LLM")
+        if params.guide is not None:
+            raise InvalidParameter("guide", params.guide.kind, "a manager has no tokenizer, which guides need; use LLM")
         name = self._intake.new_request_id() if request_id is None else request_id
         requests = self._intake.requests(
             input_ids,

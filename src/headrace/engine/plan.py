@@ -17,6 +17,21 @@ from typing import NamedTuple, Protocol
 from headrace.engine.outputs import TokenLogprobs
 from headrace.engine.sampling_params import SamplingParams
 from headrace.errors import HeadraceError
+from headrace.text.guides.guide import Guide
+
+
+class RowGuide(NamedTuple):
+    """What a row's token must be of.
+
+    Attributes:
+        guide: whose mask is a function of the row's output so far; the only thing of a request that is shared with it.
+        end_token_ids: may follow an answer that is complete, and end it; empty: it ends without one.
+        eos_token_ids: of the model, no part of any text: chosen as an end or not at all.
+    """
+
+    guide: Guide
+    end_token_ids: Sequence[int]
+    eos_token_ids: Sequence[int]
 
 
 class SamplingRow(NamedTuple):
@@ -29,6 +44,7 @@ class SamplingRow(NamedTuple):
         prompt_token_ids: the prompt (a view that must not be changed).
         output_token_ids: generated so far (a view that must not be changed).
         banned_token_ids: never sampled in this step (the stop tokens, while under `min_tokens`).
+        guide: None where any token may come.
     """
 
     params: SamplingParams
@@ -37,6 +53,7 @@ class SamplingRow(NamedTuple):
     prompt_token_ids: Sequence[int]
     output_token_ids: Sequence[int]
     banned_token_ids: Sequence[int] = ()
+    guide: RowGuide | None = None
 
 
 class PlannedRow(NamedTuple):
@@ -88,13 +105,20 @@ class StepPlan:
 
 
 class RowResult(NamedTuple):
-    """What came of one planned row: a token, nothing yet (an unfinished prompt), or an error of its own."""
+    """What came of one planned row: a token, nothing yet (an unfinished prompt), or an error of its own.
+
+    Attributes:
+        is_complete: no token, because the row's guide has nothing more to come: the request ends.
+        is_late: no token, because what its guide allows was not known in time: its last token is computed once more.
+    """
 
     request_id: str
     token_id: int | None = None
     logprobs: TokenLogprobs | None = None
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     error: HeadraceError | None = None
+    is_complete: bool = False
+    is_late: bool = False
 
 
 @dataclass(frozen=True, slots=True)

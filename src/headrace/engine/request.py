@@ -9,6 +9,7 @@ from enum import IntEnum
 from headrace.engine.cache.kv_cache import RequestBlocks
 from headrace.engine.outputs import FinishReason, Timing, TokenLogprobs
 from headrace.engine.sampling_params import SamplingParams
+from headrace.text.guides.guide import Guide
 
 
 class RequestStatus(IntEnum):
@@ -45,6 +46,7 @@ class Request:
         priority: who waits with a lower one starts first. It matters to nothing else but who is preempted.
         output_token_ids: output alone. What is given at the start was generated elsewhere: it is never emitted, and
             counts for everything else (limits, penalties, draws), so the rest comes out as if nothing had happened.
+        guide: compiled of `params.guide`, this request's own; it is there before the scheduler sees the request.
         order: place in the order of arrival, given by the scheduler.
         max_output_tokens: most tokens that it may generate.
         token_ids: prompt and output.
@@ -68,6 +70,7 @@ class Request:
     queue_timeout_s: float | None = None
     priority: int = 0
     output_token_ids: list[int] = field(default_factory=list)
+    guide: Guide | None = None
     order: int = -1
     max_output_tokens: int = field(init=False)
     token_ids: list[int] = field(init=False)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from headrace.errors import InvalidParameter
+from headrace.text.guides.spec import GuideSpec
 
 MAX_LOGPROBS = 100
 """Most alternatives that `logprobs` and `prompt_logprobs` may ask for, per token."""
@@ -19,7 +20,8 @@ class SamplingParams:
     """How one request is sampled.
 
     The order of operations on a row of logits is: repetition penalty, frequency and presence penalty, logit bias,
-    the ban of stop tokens under `min_tokens`, then (unless greedy) temperature, `top_k`, `top_p`, `min_p`, draw.
+    the ban of stop tokens under `min_tokens`, the guide, then (unless greedy) temperature, `top_k`, `top_p`, `min_p`,
+    draw.
 
     Attributes:
         max_tokens: most tokens to generate; None means as many as the model's length leaves room for.
@@ -41,6 +43,11 @@ class SamplingParams:
         logprobs: also return the log-probability of each generated token and of this many most likely ones.
             Log-probabilities are of the model's raw distribution, before penalties, bias and temperature.
         prompt_logprobs: the same for each token of the prompt but the first.
+        guide: what the answer must be (JSON of a schema, a regular expression, a grammar, a choice). End-of-sequence
+            and stop tokens may come where the answer may end, and when nothing else can come it ends with "stop",
+            without such a token where there is none to choose (none is known, or `ignore_eos`). `max_tokens`, stop
+            strings, and a stop token that is also a part of the text, cut it where they cut any answer. A guide that
+            is complete before `min_tokens`, or allows only what is banned, fails the request.
 
     Raises:
         InvalidParameter: a value is out of its range; the message names it and what is allowed.
@@ -63,6 +70,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    guide: GuideSpec | None = None
 
     def __post_init__(self) -> None:
         """Normalise sequences to tuples and check every range."""
@@ -82,6 +90,10 @@ class SamplingParams:
         _number("repetition_penalty", self.repetition_penalty, low=0.0, low_open=True)
         _integer("logprobs", self.logprobs, low=0, high=MAX_LOGPROBS, optional=True)
         _integer("prompt_logprobs", self.prompt_logprobs, low=0, high=MAX_LOGPROBS, optional=True)
+        if self.guide is not None and not isinstance(self.guide, GuideSpec):
+            raise InvalidParameter(
+                "guide", self.guide, "a GuideSpec, as GuideSpec.json_schema({...}) makes one, or None"
+            )
 
     def _normalise(self) -> None:
         given: Any = self.stop

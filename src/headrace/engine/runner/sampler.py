@@ -4,7 +4,7 @@
 
     raw logits ──argmax──► plain greedy rows: done           (and NaN or infinity is found on the way)
         │
-        └─ float32 ──penalties, bias, bans──┬─ greedy ──► argmax
+        └─ float32 ─penalties, bias, guides─┬─ greedy ──► argmax
                                             ├─ top-k or top-p ──► draw from the shortlist ─┐ not sure
                                             └─ neither ──► draw from the full row ◄────────┘
 
@@ -13,9 +13,12 @@ Which way a row takes depends on the row alone, and each way gives a row the sam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from headrace.engine.outputs import TokenLogprobs
@@ -24,9 +27,10 @@ from headrace.engine.runner.argmax import argmax
 from headrace.engine.runner.full_row import draw_from_full_row
 from headrace.engine.runner.logits_processing import changes_logits, process_logits
 from headrace.engine.runner.logprobs import token_logprobs
+from headrace.engine.runner.masking import apply_masks
 from headrace.engine.runner.shortlist import UNDECIDED, draw_from_shortlist, may_suffice
 from headrace.engine.sampling_params import SamplingParams
-from headrace.errors import HeadraceError, NonFiniteLogits
+from headrace.errors import GuideFailed, HeadraceError, NonFiniteLogits
 
 # In the place of a token id, beside UNDECIDED.
 _NOTHING_LEFT = -2
@@ -50,7 +54,12 @@ class Sampler:
         self.device = device
 
     @torch.inference_mode()
-    def sample(self, logits: torch.Tensor, rows: Sequence[SamplingRow]) -> list[RowSample]:
+    def sample(
+        self,
+        logits: torch.Tensor,
+        rows: Sequence[SamplingRow],
+        masks: Mapping[int, npt.NDArray[np.uint32]] = MappingProxyType({}),
+    ) -> list[RowSample]:
         """Choose a token for each row.
 
         The device is waited for once; once more when a shortlist did not suffice, and for log-probabilities.
@@ -58,10 +67,11 @@ class Sampler:
         Args:
             logits: [R, V] raw logits of the model, any floating dtype; unchanged.
             rows: one for each row of logits.
+            masks: by row, for the guided ones: bits [ceil(V / 32)] of the tokens that may be chosen.
 
         Returns:
             One result per row, in order. A row whose logits hold NaN or +inf, or nothing but -inf, before or after
-            its bans, has an error, and no influence on the others.
+            its bans and mask, has an error, and no influence on the others.
         """
         if logits.shape != (len(rows), self.vocab_size):
             raise ValueError(f"logits are {tuple(logits.shape)}, expected {(len(rows), self.vocab_size)}")
@@ -69,9 +79,9 @@ class Sampler:
             return []
         token_ids, peaks = argmax(logits)
         outcomes = token_ids.masked_fill_(~torch.isfinite(peaks), _NON_FINITE)
-        special = [i for i, row in enumerate(rows) if not row.params.greedy or changes_logits(row)]
+        special = [i for i, row in enumerate(rows) if not row.params.greedy or changes_logits(row) or i in masks]
         if special:
-            chosen = self._choose_special(logits, rows, special, outcomes)
+            chosen = self._choose_special(logits, rows, special, outcomes, masks)
         else:
             chosen = outcomes.tolist()
         logprobs = _logprobs(logits, rows, chosen)
@@ -81,18 +91,24 @@ class Sampler:
         ]
 
     def _choose_special(
-        self, logits: torch.Tensor, rows: Sequence[SamplingRow], special: Sequence[int], outcomes: torch.Tensor
+        self,
+        logits: torch.Tensor,
+        rows: Sequence[SamplingRow],
+        special: Sequence[int],
+        outcomes: torch.Tensor,
+        masks: Mapping[int, npt.NDArray[np.uint32]],
     ) -> list[int]:
         """Put the outcomes of the `special` rows in place of those of the raw argmax; give all to the host."""
         special_rows = [rows[i] for i in special]
         changed = any(changes_logits(row) for row in special_rows)
         at = torch.tensor(special, device=self.device)
         if len(special) == len(rows):
-            processed = logits.to(torch.float32, copy=changed)
+            processed = logits.to(torch.float32, copy=changed or bool(masks))
         else:
             processed = logits[at].float()
         if changed:
             process_logits(processed, special_rows)
+        apply_masks(processed, {j: masks[i] for j, i in enumerate(special) if i in masks})
         outcomes[at] = torch.where(outcomes[at] == _NON_FINITE, _NON_FINITE, _choose(processed, special_rows))
         chosen: list[int] = outcomes.tolist()
 
@@ -140,7 +156,9 @@ def _logprobs(logits: torch.Tensor, rows: Sequence[SamplingRow], chosen: Sequenc
     return dict(zip(nums, token_logprobs(asked, [chosen[i] for i in nums], list(nums.values())), strict=True))
 
 
-def _error(outcome: int, row: SamplingRow) -> NonFiniteLogits:
+def _error(outcome: int, row: SamplingRow) -> HeadraceError:
     if outcome == _NON_FINITE:
         return NonFiniteLogits(f"the model gave NaN or infinity in the logits for position {row.position}")
+    if row.guide is not None:
+        return GuideFailed(f"the guide, penalties, bias and bans leave no token to choose for position {row.position}")
     return NonFiniteLogits(f"penalties, bias and bans leave no token to choose for position {row.position}")

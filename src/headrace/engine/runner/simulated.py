@@ -9,8 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
+from headrace.engine.guidance import allowed_tokens
 from headrace.engine.outputs import TokenLogprobs
 from headrace.engine.plan import PlannedRow, RowResult, SamplingRow, StepPlan, StepResult
+from headrace.errors import GuideFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,15 @@ class SimulatedRunner:
         sampling = row.sampling
         if sampling is None:
             return RowResult(row.request_id, prompt_logprobs=prompt_logprobs)
-        token, num = simulated_token(sampling, self._vocab_size), sampling.params.logprobs
+        allowed = None
+        if sampling.guide is not None:
+            try:
+                allowed = allowed_tokens(sampling, self._vocab_size)
+            except GuideFailed as error:
+                return RowResult(row.request_id, prompt_logprobs=prompt_logprobs, error=error)
+            if allowed is None:
+                return RowResult(row.request_id, prompt_logprobs=prompt_logprobs, is_complete=True)
+        token, num = simulated_token(sampling, self._vocab_size, allowed), sampling.params.logprobs
         logprobs = None if num is None else simulated_logprobs(token, sampling.position, num, self._vocab_size)
         return RowResult(row.request_id, token, logprobs, prompt_logprobs)
 
@@ -92,17 +105,19 @@ class SimulatedRunner:
         """Nothing to give back."""
 
 
-def simulated_token(sampling: SamplingRow, vocab_size: int) -> int:
+def simulated_token(sampling: SamplingRow, vocab_size: int, allowed: npt.NDArray[np.uint32] | None = None) -> int:
     """The token that follows: a pure function of the tokens so far, the seed and the position.
 
-    The next token that is not banned takes the place of a banned one. ValueError when all are.
+    The next token that is not banned, and of `allowed` (the bits of a guide's mask), takes the place of one that is.
+    ValueError when all are.
     """
     tokens = (*sampling.prompt_token_ids, *sampling.output_token_ids)
     first = hash((sampling.seed, sampling.position, tokens)) % vocab_size  # of integers: the same in every process
     for i in range(vocab_size):
         token = (first + i) % vocab_size
-        if token not in sampling.banned_token_ids:
-            return token
+        if token in sampling.banned_token_ids or (allowed is not None and not allowed[token // 32] >> token % 32 & 1):
+            continue
+        return token
     raise ValueError(f"all {vocab_size} tokens are banned")
 
 

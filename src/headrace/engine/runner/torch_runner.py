@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 
 from headrace.engine.outputs import TokenLogprobs
 from headrace.engine.plan import PlannedRow, RowResult, StepPlan, StepResult
 from headrace.engine.runner.argmax import argmax
 from headrace.engine.runner.logprobs import prompt_logprobs
+from headrace.engine.runner.mask_workers import MaskOutcome, MaskWorkers
 from headrace.engine.runner.sampler import Sampler
-from headrace.errors import NonFiniteLogits
+from headrace.errors import GuideFailed, NonFiniteLogits
 from headrace.model.batch import build_inputs
 from headrace.model.paged_model import PagedModel
+
+_ANY = np.empty(0, dtype=np.uint32)  # stands for the mask of a row without a guide
 
 
 class TorchRunner:
@@ -29,6 +33,7 @@ class TorchRunner:
         self._block_size = block_size
         self._device = model.loaded.device
         self._sampler = Sampler(model.vocab_size, self._device)
+        self._masks = MaskWorkers(model.vocab_size)
 
     @property
     def vocab_size(self) -> int:
@@ -43,6 +48,7 @@ class TorchRunner:
         """
         if plan.blocks_to_zero:
             self._model.context.zero_blocks(plan.blocks_to_zero, self._device)
+        masks = self._masks.begin(plan.rows)  # while the forward pass runs
         inputs = build_inputs(plan.rows, self._model.context.num_groups, self._block_size, self._device)
         sampled = [i for i, row in enumerate(plan.rows) if row.sampling is not None]
         unfinished = [i for i, row in enumerate(plan.rows) if row.sampling is None]
@@ -53,16 +59,33 @@ class TorchRunner:
             keep.extend(range(firsts[i], firsts[i] + len(plan.rows[i].prompt_targets)))
         logits = self._model.forward(inputs, keep)
         results = [RowResult(row.request_id) for row in plan.rows]
-        self._sample(plan.rows, sampled, logits[: len(sampled)], results)
+        outcomes = self._masks.collect(masks, others=len(masks.jobs) < len(plan.rows))
+        self._sample(plan.rows, sampled, logits[: len(sampled)], results, outcomes)
         self._look_at(plan.rows, unfinished, logits[len(sampled) : len(plan.rows)], results)
         self._prompt_logprobs(plan.rows, targets, logits[len(plan.rows) :], results)
         return StepResult(tuple(results))
 
     def _sample(
-        self, rows: Sequence[PlannedRow], sampled: Sequence[int], logits: torch.Tensor, results: list[RowResult]
+        self,
+        rows: Sequence[PlannedRow],
+        sampled: Sequence[int],
+        logits: torch.Tensor,
+        results: list[RowResult],
+        outcomes: Mapping[int, MaskOutcome],
     ) -> None:
-        settings = [row.sampling for row in rows if row.sampling is not None]
-        for i, chosen in zip(sampled, self._sampler.sample(logits, settings), strict=True):
+        """Choose tokens, but for rows whose guide leaves nothing to choose, or not yet: these are only looked at."""
+        idle = [k for k, i in enumerate(sampled) if not isinstance(outcomes.get(i, _ANY), np.ndarray)]
+        if idle:
+            for k in idle:
+                results[sampled[k]] = _without_token(rows[sampled[k]], outcomes[sampled[k]])
+            at = torch.tensor(idle, device=logits.device)
+            self._look_at(rows, [sampled[k] for k in idle], logits[at], results)
+            active = sorted(set(range(len(sampled))).difference(idle))
+            logits = logits[torch.tensor(active, dtype=torch.int64, device=logits.device)]
+            sampled = [sampled[k] for k in active]
+        settings = [sampling for i in sampled if (sampling := rows[i].sampling) is not None]
+        masks = {k: mask for k, i in enumerate(sampled) if isinstance(mask := outcomes.get(i), np.ndarray)}
+        for i, chosen in zip(sampled, self._sampler.sample(logits, settings, masks), strict=True):
             results[i] = RowResult(rows[i].request_id, chosen.token_id, chosen.logprobs, (), chosen.error)
 
     @staticmethod
@@ -91,9 +114,16 @@ class TorchRunner:
                 found = prompt_logprobs(logits[done : done + count], row.prompt_targets, row.num_prompt_logprobs)
             except NonFiniteLogits as problem:
                 error = error or problem
-            results[i] = RowResult(row.request_id, result.token_id, result.logprobs, tuple(found), error)
+            results[i] = result._replace(prompt_logprobs=tuple(found), error=error)
             done += count
 
     def close(self) -> None:
         """Drop the cache and give the model back with its own attention."""
+        self._masks.close()
         self._model.close()
+
+
+def _without_token(row: PlannedRow, outcome: MaskOutcome) -> RowResult:
+    if isinstance(outcome, GuideFailed):
+        return RowResult(row.request_id, error=outcome)
+    return RowResult(row.request_id, is_complete=outcome == "complete", is_late=outcome == "late")

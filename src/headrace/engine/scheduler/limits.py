@@ -27,6 +27,7 @@ class SchedulerCounters:
         num_computed_tokens: tokens that steps computed. num_recomputed_tokens: those of them computed before, and
             lost to a preemption. num_preemptions: how often.
         num_admissions: requests started, again after a preemption too. num_queue_timeouts: that waited too long.
+        num_late_masks: how often a guided row was computed again, because its mask was not ready.
         num_prompt_tokens: of admitted requests. num_cached_tokens: those of them that came from the prefix cache.
     """
 
@@ -36,6 +37,7 @@ class SchedulerCounters:
     num_preemptions: int = 0
     num_admissions: int = 0
     num_queue_timeouts: int = 0
+    num_late_masks: int = 0
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
 

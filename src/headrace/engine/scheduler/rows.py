@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace.engine.plan import PlannedRow, SamplingRow
+from headrace.engine.plan import PlannedRow, RowGuide, SamplingRow
 from headrace.engine.request import Request
 
 
@@ -33,8 +33,12 @@ def _sampling_row(request: Request) -> SamplingRow:
     if len(request.output_token_ids) < params.min_tokens:
         eos = () if params.ignore_eos else tuple(request.eos_token_ids)
         banned = (*eos, *params.stop_token_ids)
+    guide = None
+    if request.guide is not None:
+        eos = tuple(request.eos_token_ids)
+        guide = RowGuide(request.guide, (*(() if params.ignore_eos else eos), *params.stop_token_ids), eos)
     return SamplingRow(
-        params, request.seed, request.num_tokens, request.prompt_token_ids, request.output_token_ids, banned
+        params, request.seed, request.num_tokens, request.prompt_token_ids, request.output_token_ids, banned, guide
     )
 
 

@@ -232,12 +232,15 @@ class Scheduler:
             if outcome.error is not None:
                 outputs.append(self._finish(request, "error", error=outcome.error, distrust=True))
                 continue
-            request.num_computed_tokens = row.start + len(row.token_ids)
+            request.num_computed_tokens = row.start + len(row.token_ids) - outcome.is_late
+            self.counters.num_late_masks += outcome.is_late
             self.cache.advance(request.blocks, request.token_ids, request.num_computed_tokens)
             if outcome.prompt_logprobs:
                 self._collect_prompt_logprobs(request, row, outcome)
             if outcome.token_id is not None:
                 outputs.append(self._append(request, outcome))
+            elif outcome.is_complete:
+                outputs.append(self._finish(request, "stop"))
         return outputs
 
     @staticmethod

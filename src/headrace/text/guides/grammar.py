@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.errors import InvalidGuide
 from headrace.text.guides.bounds import check_lark, check_regex, check_schema, parse_json
 from headrace.text.guides.spec import GuideSpec
 
-_WHITESPACE = r"[\x20\x0A\x0D\x09]{1,20}"
-"""Between the parts of JSON: enough for a new line and its indentation. A model that likes blanks cannot print them
-until its tokens are used up, which unbounded whitespace would let it do, and still be of the grammar."""
+if TYPE_CHECKING:
+    from llguidance._lib import JsonCompileOptions
+
+_WHITESPACE = r"\r?\n[ \t]{0,32}|[ \t]{1,2}"
+"""Between the parts of JSON: a new line and its indentation, or up to two blanks. With unbounded whitespace a model
+that likes blanks prints them until its tokens are used up, and all of it is of the grammar."""
 
 _MAX_WORDS = 400
 
@@ -43,7 +46,7 @@ def json_in_lark(schema: Mapping[str, Any]) -> str:
     return "%json " + json.dumps({**schema, "x-guidance": _json_options(strict=False)}, ensure_ascii=False)
 
 
-def _json_options(strict: bool) -> dict[str, Any]:
+def _json_options(strict: bool) -> JsonCompileOptions:
     return {
         "whitespace_flexible": True,
         "whitespace_pattern": _WHITESPACE,
