@@ -36,7 +36,9 @@
     ├── ServerDraining            503  a server that finishes what it has, and takes nothing new
     ├── EngineStopped             503  submitted to an engine that was stopped
     ├── EngineUnresponsive        503  the engine did not answer in time
-    └── EngineDead                503  the engine died; carries the cause
+    ├── EngineDead                503  the engine died; carries the cause
+    ├── NoReplica                 503  no replica of the gateway is able to take a request
+    └── ReplicaFailed             502  the replicas that were asked failed
 
 A message says what happened, with the numbers, and the value that would work.
 """
@@ -327,3 +329,17 @@ class EngineDead(HeadraceError, RuntimeError):
 
     code = "engine_dead"
     http_status = 503
+
+
+class NoReplica(HeadraceError):
+    """No replica of the gateway is able to take a request."""
+
+    code = "no_replica"
+    http_status = 503
+
+
+class ReplicaFailed(HeadraceError):
+    """The replicas that were asked failed, each with its reason."""
+
+    code = "replica_failed"
+    http_status = 502
