@@ -1,6 +1,6 @@
 """What sampling costs a step: milliseconds for one call of the sampler, by what the rows ask.
 
-    python benchmarks/sampler_step.py [--rows 64] [--vocab 32000] [--dtype bfloat16] [--device cpu] [--threads 2]
+    python benchmarks/sampler_step.py [--rows 64] [--vocab 32000] [--dtype bfloat16] [--device cpu] [--threads 2] [--kernels]
 
 Greedy rows are bound by reading the logits once: "to read" is what a NumPy maximum over the same bytes takes.
 """
@@ -17,6 +17,7 @@ import torch
 from headrace.engine.plan import SamplingRow
 from headrace.engine.runner.sampler import Sampler
 from headrace.engine.sampling_params import SamplingParams
+from headrace.model.kernels.library import open_kernels
 
 WORKLOADS = {
     "greedy": SamplingParams(temperature=0.0),
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--kernels", action="store_true", help="draw on the CPU kernels")
     parser.add_argument("--repeats", type=int, default=20)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -66,7 +68,8 @@ def main() -> None:
     logits = logits.to(device, getattr(torch, args.dtype))
     tokens = [[random.randrange(args.vocab) for _ in range(args.tokens)] for _ in range(args.rows)]
     half = args.tokens // 2
-    sampler = Sampler(args.vocab, device)
+    kernels = open_kernels(num_threads=args.threads) if args.kernels else None
+    sampler = Sampler(args.vocab, device, kernels)
 
     print(f"{args.rows} rows × {args.vocab} logits, {args.dtype}, {args.device}, {args.threads} threads; ms per step")
     print(f"{'':24}{'fastest':>9}{'median':>9}")

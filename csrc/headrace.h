@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 // Raised whenever a signature or a struct below changes; the Python side refuses another one.
-#define HR_ABI 1
+#define HR_ABI 2
 
 enum hr_dtype { HR_F32 = 0, HR_BF16 = 1, HR_INT8 = 2 };
 enum hr_activation { HR_IDENTITY = 0, HR_SILU = 1, HR_GELU = 2, HR_GELU_TANH = 3, HR_RELU = 4 };
@@ -54,6 +54,10 @@ HR_API int32_t hr_pack(hr_context* context, const hr_matrix* matrix, const void*
 // The way back, exact for HR_F32 and HR_BF16 (w of the matrix's dtype); HR_UNSUPPORTED for HR_INT8.
 HR_API int32_t hr_unpack(hr_context* context, const hr_matrix* matrix, void* w, int64_t ldw, int64_t first_row,
                          int64_t rows);
+// Row rows[i] of an HR_F32 or HR_BF16 matrix, bit by bit, to row i of out (the matrix's dtype); HR_UNSUPPORTED for a
+// row that it does not have.
+HR_API int32_t hr_lookup(hr_context* context, const hr_matrix* matrix, const int64_t* rows, int64_t count, void* out,
+                         int64_t out_stride);
 
 // y = activation(x · wᵀ + bias) + residual, or with a gated matrix y = activation(gate) · up + residual, N/2 wide.
 // x [M, K]; y and residual [M, N] of y_dtype, residual may be NULL and may be y. HR_INT8 quantizes x per row.
@@ -167,6 +171,26 @@ HR_API int32_t hr_activate(hr_context* context, const void* gate, int64_t gate_s
 // The lowest index of the highest value of each row; -1 where a value is NaN or infinite.
 HR_API int32_t hr_argmax(hr_context* context, const void* x, int64_t x_stride, int64_t m, int64_t n, int32_t dtype,
                          int64_t* out);
+
+// -------------------------------------------------------------------------------------------------------- sampling
+// Draws of m tokens from rows of logits of n tokens. A draw depends on its own row and settings alone.
+typedef struct {
+    const void* logits;  // HR_F32 or HR_BF16
+    int64_t stride;
+    int64_t n;
+    int64_t m;
+    const int64_t* rows;      // [m] which row of the logits
+    const double* uniform;    // [m] in [0, 1)
+    const float* sharpness;   // [m] 1 / temperature, above 0
+    const int64_t* top_k;     // [m] 1 … n; n keeps all
+    const double* top_p;      // [m] 1 keeps all
+    const float* min_p;       // [m] of the most likely token's probability; 0 keeps all
+    int64_t* out;             // [m] token ids; -1 where the highest logit is not finite
+    int32_t dtype;
+    int32_t shortlist;  // how many tokens are looked at before the whole row, at most 256
+} hr_draw_args;
+
+HR_API int32_t hr_draw(hr_context* context, const hr_draw_args* args);
 
 #ifdef __cplusplus
 }

@@ -73,6 +73,40 @@ struct CacheWrite {
     const int64_t* slots;
 };
 
+// -------------------------------------------------------------------------------------------------------- sampling
+
+constexpr int sample_lines = 32;
+constexpr int sample_buckets = 2048;
+constexpr int sample_groups = 512;
+
+// Which tokens of a row stay: values above `floor`, its equals up to id `last_equal`, weights not below `min_weight`.
+struct Cut {
+    float peak;
+    float sharpness;
+    float min_weight;
+    float floor;
+    int64_t last_equal;
+};
+
+// A value and its token's id in one integer: ordered by value, of equals the lower id first. 0 and -0 are equal.
+inline __attribute__((always_inline)) uint64_t sample_key(float value, int64_t id) {
+    const float x = value + 0.0f;
+    uint32_t bits;
+    __builtin_memcpy(&bits, &x, 4);
+    bits = bits >> 31 ? ~bits : bits | 0x80000000u;
+    return uint64_t(bits) << 32 | (0xffffffffu - uint32_t(id));
+}
+
+inline __attribute__((always_inline)) float sample_value(uint64_t key) {
+    uint32_t bits = uint32_t(key >> 32);
+    bits = bits >> 31 ? bits & 0x7fffffffu : ~bits;
+    float x;
+    __builtin_memcpy(&x, &bits, 4);
+    return x;
+}
+
+inline __attribute__((always_inline)) int64_t sample_id(uint64_t key) { return int64_t(0xffffffffu - uint32_t(key)); }
+
 struct Kernels {
     const char* name;
     PanelLayout (*panel_layout)(int32_t dtype);
@@ -93,6 +127,13 @@ struct Kernels {
     void (*norm)(const hr_norm_args&, int64_t row);
     void (*activate)(const void* gate, const void* up, void* out, int64_t n, int32_t dtype, int32_t activation);
     int64_t (*argmax)(const void* x, int64_t n, int32_t dtype);
+    float (*highest)(const void* x, int64_t n, int32_t dtype, float* lowest, float* maxima);
+    void (*weigh)(const float* values, int64_t n, float peak, float sharpness, float* out);
+    void (*column_sums)(const void* x, int64_t n, int32_t dtype, const Cut&, float* sums);
+    int64_t (*collect)(const void* x, int64_t from, int64_t n, int32_t dtype, float above, uint64_t* keys, int room,
+                       int* count);
+    void (*bucket)(const void* x, int64_t n, int32_t dtype, float peak, float sharpness, float scale, float* weights,
+                   int32_t* buckets);
 };
 
 extern const Kernels portable_kernels;

@@ -93,6 +93,10 @@ inline vf vsecond(const void* pairs) {
 }
 
 inline vi vizero() { return _mm256_setzero_si256(); }
+inline vi vwhole(vf a) { return _mm256_cvttps_epi32(a); }  // towards 0
+inline void vistore(int32_t* p, vi v) { _mm256_storeu_si256(reinterpret_cast<vi*>(p), v); }
+// Bit l: a < b in lane l.
+inline uint32_t vbelow_mask(vf a, vf b) { return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LT_OQ))); }
 // Whole numbers to W bytes, each plus `offset`.
 inline void vstore_bytes(uint8_t* p, vf v, int offset) {
     const vi whole = _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(offset));

@@ -66,6 +66,10 @@ inline vf vsecond(const void* pairs) {
 }
 
 inline vi vizero() { return _mm512_setzero_si512(); }
+inline vi vwhole(vf a) { return _mm512_cvttps_epi32(a); }  // towards 0
+inline void vistore(int32_t* p, vi v) { _mm512_storeu_si512(p, v); }
+// Bit l: a < b in lane l.
+inline uint32_t vbelow_mask(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 // Whole numbers to W bytes, each plus `offset`.
 inline void vstore_bytes(uint8_t* p, vf v, int offset) {
     const vi whole = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(offset));

@@ -79,6 +79,13 @@ inline vf vfirst(const void* pairs) { return vf(load_bits(pairs) << 16); }
 inline vf vsecond(const void* pairs) { return vf(load_bits(pairs) & 0xffff0000u); }
 
 inline vi vizero() { return vi{}; }
+inline vi vwhole(vf a) { return __builtin_convertvector(a, vi); }  // towards 0
+inline void vistore(int32_t* p, vi v) { std::memcpy(p, &v, sizeof v); }
+// Bit l: a < b in lane l.
+inline uint32_t vbelow_mask(vf a, vf b) {
+    const vi below = a < b;
+    return uint32_t((below[0] & 1) | (below[1] & 2) | (below[2] & 4) | (below[3] & 8));
+}
 // Whole numbers to W bytes, each plus `offset`.
 inline void vstore_bytes(uint8_t* p, vf v, int offset) {
     for (int lane = 0; lane < W; ++lane) p[lane] = uint8_t((v[lane] == v[lane] ? int(v[lane]) : 0) + offset);

@@ -25,6 +25,7 @@ from headrace.model.attention.op import (
 from headrace.model.attention.registry import choose
 from headrace.model.batch import StepInputs
 from headrace.model.compilation import compile_layers, forget_compiled
+from headrace.model.kernels.library import Kernels
 from headrace.model.loader import LoadedModel
 from headrace.model.own_attention import OwnAttention
 from headrace.model.recorder import record
@@ -64,6 +65,12 @@ class PagedModel:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def kernels(self) -> Kernels | None:
+        """The CPU kernels that its attention runs on; None where it runs on others."""
+        found = getattr(self.context.implementation, "kernels", None)
+        return found if isinstance(found, Kernels) else None
 
     def _learn(self) -> tuple[list[LayerSpec], list[Any]]:
         """The layers, cache groups numbered, and the module of each. Full attention, where there is any, is group 0."""

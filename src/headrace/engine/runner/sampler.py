@@ -8,6 +8,7 @@
                                             ├─ top-k or top-p ──► draw from the shortlist ─┐ not sure
                                             └─ neither ──► draw from the full row ◄────────┘
 
+Where the CPU kernels run, they draw, and rows whose logits nobody changes are drawn from the raw logits as they lie.
 Which way a row takes depends on the row alone, and each way gives a row the same token in any batch (law 7).
 """
 
@@ -25,12 +26,14 @@ from headrace.engine.outputs import TokenLogprobs
 from headrace.engine.plan import SamplingRow
 from headrace.engine.runner.argmax import argmax
 from headrace.engine.runner.full_row import draw_from_full_row
+from headrace.engine.runner.kernel_draws import DTYPES, KernelDraws
 from headrace.engine.runner.logits_processing import changes_logits, process_logits
 from headrace.engine.runner.logprobs import token_logprobs
 from headrace.engine.runner.masking import apply_masks
 from headrace.engine.runner.shortlist import UNDECIDED, draw_from_shortlist, may_suffice
 from headrace.engine.sampling_params import SamplingParams
 from headrace.errors import GuideFailed, HeadraceError, NonFiniteLogits
+from headrace.model.kernels.library import Kernels
 
 # In the place of a token id, beside UNDECIDED.
 _NOTHING_LEFT = -2
@@ -48,10 +51,11 @@ class RowSample(NamedTuple):
 class Sampler:
     """Chooses tokens. Stateless: what it depends on is in its arguments."""
 
-    def __init__(self, vocab_size: int, device: torch.device) -> None:
-        """Sample logits of `vocab_size` columns that lie on `device`."""
+    def __init__(self, vocab_size: int, device: torch.device, kernels: Kernels | None = None) -> None:
+        """Sample logits of `vocab_size` columns that lie on `device`; `kernels` only where that is a CPU."""
         self.vocab_size = vocab_size
         self.device = device
+        self._draws = None if kernels is None else KernelDraws(kernels)
 
     @torch.inference_mode()
     def sample(
@@ -80,6 +84,8 @@ class Sampler:
         token_ids, peaks = argmax(logits)
         outcomes = token_ids.masked_fill_(~torch.isfinite(peaks), _NON_FINITE)
         special = [i for i, row in enumerate(rows) if not row.params.greedy or changes_logits(row) or i in masks]
+        if self._draws is not None and logits.dtype in DTYPES:
+            special = self._draw_unchanged(self._draws, logits, rows, special, outcomes, masks)
         if special:
             chosen = self._choose_special(logits, rows, special, outcomes, masks)
         else:
@@ -89,6 +95,24 @@ class Sampler:
             RowSample(outcome, logprobs.get(i)) if outcome >= 0 else RowSample(None, error=_error(outcome, rows[i]))
             for i, outcome in enumerate(chosen)
         ]
+
+    @staticmethod
+    def _draw_unchanged(
+        draws: KernelDraws,
+        logits: torch.Tensor,
+        rows: Sequence[SamplingRow],
+        special: Sequence[int],
+        outcomes: torch.Tensor,
+        masks: Mapping[int, npt.NDArray[np.uint32]],
+    ) -> list[int]:
+        """Put in their place the outcomes of the rows that are drawn from raw logits; returns the other ones."""
+        changed = [i for i in special if i in masks or changes_logits(rows[i])]
+        drawn = [i for i in special if i not in set(changed)] if changed else special
+        if drawn:
+            at = torch.tensor(drawn)
+            ids = draws.draw(logits, drawn, [rows[i] for i in drawn])
+            outcomes[at] = torch.where(outcomes[at] == _NON_FINITE, _NON_FINITE, ids)
+        return changed
 
     def _choose_special(
         self,
@@ -109,7 +133,8 @@ class Sampler:
         if changed:
             process_logits(processed, special_rows)
         apply_masks(processed, {j: masks[i] for j, i in enumerate(special) if i in masks})
-        outcomes[at] = torch.where(outcomes[at] == _NON_FINITE, _NON_FINITE, _choose(processed, special_rows))
+        found = _choose(processed, special_rows, self._draws)
+        outcomes[at] = torch.where(outcomes[at] == _NON_FINITE, _NON_FINITE, found)
         chosen: list[int] = outcomes.tolist()
 
         undecided = [j for j, i in enumerate(special) if chosen[i] == UNDECIDED]
@@ -128,17 +153,19 @@ def _greedy(logits: torch.Tensor, _rows: Sequence[SamplingRow]) -> tuple[torch.T
     return argmax(logits)
 
 
-def _way(params: SamplingParams, vocab_size: int) -> _Way:
+def _way(params: SamplingParams, vocab_size: int, draws: _Way | None) -> _Way:
     if params.greedy:
         return _greedy
+    if draws is not None:
+        return draws
     return draw_from_shortlist if may_suffice(params, vocab_size) else draw_from_full_row
 
 
-def _choose(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
+def _choose(logits: torch.Tensor, rows: Sequence[SamplingRow], draws: _Way | None = None) -> torch.Tensor:
     """Outcomes [R] of processed float32 logits [R, V], each row by its way."""
     rows_of_way: dict[_Way, list[int]] = {}
     for i, row in enumerate(rows):
-        rows_of_way.setdefault(_way(row.params, logits.shape[-1]), []).append(i)
+        rows_of_way.setdefault(_way(row.params, logits.shape[-1], draws), []).append(i)
     outcomes = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
     for way, members in rows_of_way.items():
         at = torch.tensor(members, device=logits.device)

@@ -32,7 +32,7 @@ class TorchRunner:
         self._model = model
         self._block_size = block_size
         self._device = model.loaded.device
-        self._sampler = Sampler(model.vocab_size, self._device)
+        self._sampler = Sampler(model.vocab_size, self._device, model.kernels)
         self._masks = MaskWorkers(model.vocab_size)
 
     @property

@@ -13,7 +13,7 @@ from headrace.config.environment import read_cpu_environment
 from headrace.errors import ConfigError
 from headrace.observability.machine import usable_cpus
 
-ABI = 1
+ABI = 2
 LIBRARY_PATH = Path(__file__).with_name("libheadrace.so")
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
@@ -119,6 +119,26 @@ class NormStruct(Structure):
     )
 
 
+class DrawStruct(Structure):
+    """hr_draw_args."""
+
+    _fields_ = (
+        ("logits", c_void_p),
+        ("stride", c_int64),
+        ("n", c_int64),
+        ("m", c_int64),
+        ("rows", c_void_p),
+        ("uniform", c_void_p),
+        ("sharpness", c_void_p),
+        ("top_k", c_void_p),
+        ("top_p", c_void_p),
+        ("min_p", c_void_p),
+        ("out", c_void_p),
+        ("dtype", c_int32),
+        ("shortlist", c_int32),
+    )
+
+
 _P, _L, _I = c_void_p, c_int64, c_int32
 _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "hr_abi": (_I, ()),
@@ -130,6 +150,7 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "hr_packed_bytes": (_L, (_P, POINTER(MatrixStruct))),
     "hr_pack": (_I, (_P, POINTER(MatrixStruct), _P, _L, _I, _L, _L)),
     "hr_unpack": (_I, (_P, POINTER(MatrixStruct), _P, _L, _L, _L)),
+    "hr_lookup": (_I, (_P, POINTER(MatrixStruct), _P, _L, _P, _L)),
     "hr_linear": (_I, (_P, POINTER(MatrixStruct), _P, _L, _I, _P, _L, _I, _P, _L, _L, _I)),
     "hr_cache_padding": (_L, ()),
     "hr_cache_write": (_I, (_P, POINTER(CacheStruct), _P, _L, _L, _P, _L, _L, _P, _L)),
@@ -137,6 +158,7 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "hr_rope_and_write": (_I, (_P, POINTER(RopeStruct))),
     "hr_norm": (_I, (_P, POINTER(NormStruct))),
     "hr_activate": (_I, (_P, _P, _L, _P, _L, _P, _L, _L, _L, _I, _I)),
+    "hr_draw": (_I, (_P, POINTER(DrawStruct))),
     "hr_argmax": (_I, (_P, _P, _L, _L, _L, _I, _P)),
 }
 
