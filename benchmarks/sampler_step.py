@@ -1,6 +1,6 @@
 """What sampling costs a step: milliseconds for one call of the sampler, by what the rows ask.
 
-    python benchmarks/sampler_step.py [--rows 64] [--vocab 32000] [--dtype bfloat16] [--device cpu] [--threads 2] [--kernels]
+    python benchmarks/sampler_step.py [--rows 64] [--vocab 32000] [--dtype bfloat16] [--threads 2] [--kernels]
 
 Greedy rows are bound by reading the logits once: "to read" is what a NumPy maximum over the same bytes takes.
 """
