@@ -27,7 +27,7 @@ class Verdict:
     Attributes:
         model_type: as in a checkpoint's config.json. class_name: what AutoModelForCausalLM builds for it.
         reason: why it does not run; None when it gives the same tokens as `generate` in every situation.
-        groups: its cache groups, in words.
+        groups: its cache groups, in words. fusion: what of it runs on the CPU kernels, in words.
         wrong: it was accepted, and gave other tokens or failed. That is a bug, and has no place in the page.
     """
 
@@ -35,6 +35,7 @@ class Verdict:
     class_name: str
     reason: str | None = None
     groups: tuple[str, ...] = ()
+    fusion: str = ""
     wrong: bool = False
 
     @property
@@ -46,6 +47,7 @@ class Verdict:
 def judge(model_type: str) -> Verdict:
     """Try one model type in every situation."""
     from tools.model_table.equality import expected_tokens, run
+    from tools.model_table.fusion import fusion_of
     from tools.model_table.overrides import NO_DECODER
     from tools.model_table.tiny_configs import class_name, make_model
 
@@ -66,7 +68,7 @@ def judge(model_type: str) -> Verdict:
     differing = [situation for situation, outcome in outcomes.items() if outcome.tokens != expected]
     if differing:
         return Verdict(model_type, name, f"other tokens: {', '.join(differing)}", wrong=True)
-    return Verdict(model_type, name, groups=outcomes["mixed"].groups)
+    return Verdict(model_type, name, groups=outcomes["mixed"].groups, fusion=str(fusion_of(model) or "nothing"))
 
 
 def judge_all(model_types: Sequence[str], num_processes: int | None = None) -> list[Verdict]:
@@ -92,13 +94,17 @@ def page(verdicts: Iterable[Verdict], transformers_version: str) -> str:
         "own `generate` alone, in a mixed batch, with prefix hits, in chunks of 7 tokens, and after preemption. The",
         "others are refused when they are loaded, with the reason below.",
         "",
+        "The last column says which of its modules run on the CPU kernels, with their numbers: `all` is every decoder",
+        "layer with its attention, feed-forward block or experts, norms and linear layers. What is missing there runs",
+        "as transformers has it. `headrace doctor MODEL` says why.",
+        "",
         "Written by `python -m tools.model_table.table`; do not edit.",
         "",
         f"## They run ({len(working)})",
         "",
-        "| class | model type | cache of the tiny model |",
-        "|---|---|---|",
-        *(f"| {v.class_name} | `{v.model_type}` | {', '.join(v.groups)} |" for v in working),
+        "| class | model type | cache of the tiny model | on the CPU kernels |",
+        "|---|---|---|---|",
+        *(f"| {v.class_name} | `{v.model_type}` | {', '.join(v.groups)} | {v.fusion} |" for v in working),
         "",
         f"## They do not ({len(others)})",
         "",
