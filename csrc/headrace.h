@@ -172,6 +172,28 @@ HR_API int32_t hr_activate(hr_context* context, const void* gate, int64_t gate_s
 HR_API int32_t hr_argmax(hr_context* context, const void* x, int64_t x_stride, int64_t m, int64_t n, int32_t dtype,
                          int64_t* out);
 
+// --------------------------------------------------------------------------------------------------------- experts
+// y[t] = Σ over j < k of weights[t, j] · down[e](activation(gate[e](x[t])) · up[e](x[t])), e = index[t, j]. Without
+// `gated` inner matrices activation(inner[e](x)) is what goes down. The E matrices of a kind have one shape and dtype.
+// A token's result depends on its own row alone, to the bit.
+typedef struct {
+    const hr_matrix* inner;  // [E]
+    const hr_matrix* down;   // [E]
+    const void* x;           // [T, …] of dtype, as y
+    int64_t x_stride;
+    void* y;
+    int64_t y_stride;
+    const int64_t* index;  // [T, k]
+    const float* weights;  // [T, k]
+    int64_t num_tokens;
+    int64_t num_experts;
+    int64_t k;  // at most 64
+    int32_t dtype;
+    int32_t activation;
+} hr_experts_args;
+
+HR_API int32_t hr_experts(hr_context* context, const hr_experts_args* args);
+
 // -------------------------------------------------------------------------------------------------------- sampling
 // Draws of m tokens from rows of logits of n tokens. A draw depends on its own row and settings alone.
 typedef struct {

@@ -107,6 +107,8 @@ inline __attribute__((always_inline)) float sample_value(uint64_t key) {
 
 inline __attribute__((always_inline)) int64_t sample_id(uint64_t key) { return int64_t(0xffffffffu - uint32_t(key)); }
 
+constexpr int64_t most_choices = 64;  // of experts, by a token
+
 struct Kernels {
     const char* name;
     PanelLayout (*panel_layout)(int32_t dtype);
@@ -127,6 +129,7 @@ struct Kernels {
     void (*norm)(const hr_norm_args&, int64_t row);
     void (*activate)(const void* gate, const void* up, void* out, int64_t n, int32_t dtype, int32_t activation);
     int64_t (*argmax)(const void* x, int64_t n, int32_t dtype);
+    void (*weighted_sum)(const void* const* rows, const float* weights, int k, int64_t n, int32_t dtype, void* out);
     float (*highest)(const void* x, int64_t n, int32_t dtype, float* lowest, float* maxima);
     void (*weigh)(const float* values, int64_t n, float peak, float sharpness, float* out);
     void (*column_sums)(const void* x, int64_t n, int32_t dtype, const Cut&, float* sums);

@@ -77,6 +77,26 @@ inline void activate(const void* gate, const void* up, void* out, int64_t n, int
     }
 }
 
+// out = Σ weights[j] · rows[j], in this order.
+template <class T>
+void weighted_sum_as(const void* const* rows, const float* weights, int k, int64_t n, T* out) {
+    for (int64_t i = 0; i < n; i += W) {
+        vf sum = vzero();
+        for (int j = 0; j < k; ++j) {
+            sum = vfma(vset(weights[j]), load_upto(static_cast<const T*>(rows[j]) + i, n - i), sum);
+        }
+        store_upto(out + i, sum, n - i);
+    }
+}
+
+inline void weighted_sum(const void* const* rows, const float* weights, int k, int64_t n, int32_t dtype, void* out) {
+    if (dtype == HR_BF16) {
+        weighted_sum_as(rows, weights, k, n, static_cast<bf16*>(out));
+    } else {
+        weighted_sum_as(rows, weights, k, n, static_cast<float*>(out));
+    }
+}
+
 // Once for the highest value, and once for where it stands: the second pass ends early and reads what is still cached.
 template <class T>
 int64_t argmax_as(const T* x, int64_t n) {

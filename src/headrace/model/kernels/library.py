@@ -119,6 +119,26 @@ class NormStruct(Structure):
     )
 
 
+class ExpertsStruct(Structure):
+    """hr_experts_args."""
+
+    _fields_ = (
+        ("inner", c_void_p),
+        ("down", c_void_p),
+        ("x", c_void_p),
+        ("x_stride", c_int64),
+        ("y", c_void_p),
+        ("y_stride", c_int64),
+        ("index", c_void_p),
+        ("weights", c_void_p),
+        ("num_tokens", c_int64),
+        ("num_experts", c_int64),
+        ("k", c_int64),
+        ("dtype", c_int32),
+        ("activation", c_int32),
+    )
+
+
 class DrawStruct(Structure):
     """hr_draw_args."""
 
@@ -158,6 +178,7 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "hr_rope_and_write": (_I, (_P, POINTER(RopeStruct))),
     "hr_norm": (_I, (_P, POINTER(NormStruct))),
     "hr_activate": (_I, (_P, _P, _L, _P, _L, _P, _L, _L, _L, _I, _I)),
+    "hr_experts": (_I, (_P, POINTER(ExpertsStruct))),
     "hr_draw": (_I, (_P, POINTER(DrawStruct))),
     "hr_argmax": (_I, (_P, _P, _L, _L, _L, _I, _P)),
 }

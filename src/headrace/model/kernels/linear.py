@@ -70,6 +70,11 @@ class PackedLinear:
         return packed
 
     @property
+    def struct(self) -> MatrixStruct:
+        """hr_matrix; it points to memory that this object owns."""
+        return self._struct
+
+    @property
     def num_bytes(self) -> int:
         """Memory of the packed weight."""
         return self._memory.numel()
@@ -92,6 +97,15 @@ class PackedLinear:
             self.kernels.context, self._reference, out.data_ptr(), out.stride(0), first_row, out.shape[0]
         )
         check(done, "unpack")
+
+    def lookup(self, rows: torch.Tensor) -> torch.Tensor:
+        """The rows of these numbers (int64 [n]) as they were loaded, [n, K]; ValueError for one that is not there."""
+        out = torch.empty(len(rows), self._struct.k, dtype=self.dtype)
+        done = self.kernels.library.hr_lookup(
+            self.kernels.context, self._reference, rows.data_ptr(), len(rows), out.data_ptr(), self._struct.k
+        )
+        check(done, "lookup")
+        return out
 
     def __call__(
         self,

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from headrace.model.kernels.experts import PackedExperts
 from headrace.model.kernels.linear import Activation
 from headrace.model.surgery.activations import FUNCTIONS, candidates
 from headrace.model.surgery.lease import Lease, Part
@@ -71,30 +72,12 @@ class ExpertsForward:
         width = experts.inner.shape[1] // 2
         gate = slice(experts.gate_half * width, (experts.gate_half + 1) * width)
         up = slice((1 - experts.gate_half) * width, (2 - experts.gate_half) * width)
-        self._activation = experts.activation
-        self._experts = []
+        packed = []
         for e in range(experts.inner.shape[0]):
             inner = lease.pack([_rows(experts.inner, e, rows) for rows in (gate, up)], gated=True)
-            self._experts.append((inner, lease.pack([_rows(experts.down, e, slice(None))])))
+            packed.append((inner, lease.pack([_rows(experts.down, e, slice(None))])))
+        self._experts = PackedExperts(lease.kernels, packed, experts.activation)
 
     def __call__(self, hidden: torch.Tensor, index: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Tokens sorted by expert, two products for each expert that has any, and the weighted sum.
-
-        A token's terms are added in the order of its own experts, so that its sum does not depend on the batch.
-        """
-        num_tokens, k = index.shape
-        flat = index.flatten()
-        order = flat.argsort(stable=True)
-        counts = torch.bincount(flat, minlength=len(self._experts)).tolist()
-        x = hidden[order // k]
-        y = torch.empty_like(x)
-        start = 0
-        for (inner, down), count in zip(self._experts, counts, strict=False):
-            if count:
-                rows = slice(start, start + count)
-                down(inner(x[rows], activation=self._activation), out=y[rows])
-                start += count
-        terms = torch.empty_like(y)
-        terms[order] = y
-        scaled = terms.view(num_tokens, k, -1) * weights[..., None]
-        return scaled.sum(1).to(hidden.dtype)
+        """All experts in one call."""
+        return self._experts(hidden, index, weights)
