@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from tools.reference_docs.pages import PAGES
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -30,7 +30,7 @@ def _children_s() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-@pytest.mark.parametrize("command", ["generate", "chat", "bench", "doctor"])
+@pytest.mark.parametrize("command", ["generate", "chat", "bench", "doctor", "config", "key"])
 def test_a_commands_help_imports_nothing_heavy(command: str) -> None:
     code = (
         "import sys\nfrom headrace.cli.main import main\n"

@@ -1,4 +1,4 @@
-"""`python -m tools.reference_docs` writes docs/settings.md and docs/metrics.md; a test says when they are out of date."""
+"""`python -m tools.reference_docs` writes docs/settings.md and docs/metrics.md; a test keeps them up to date."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ PRESETS: Mapping[str, Preset] = {
         "a short time to the first token and an even flow of tokens, for people who read along",
         engine={
             "max_num_batched_tokens": PresetValue(
-                128, "a running request waits at most for a step of 128 tokens, however long the prompts beside it are"
+                256, "a running request waits at most for a step of 256 tokens, however long the prompts beside it are"
             ),
             "max_num_seqs": PresetValue(16, "fewer requests share a step, so each gets its tokens sooner"),
         },
@@ -44,7 +44,8 @@ PRESETS: Mapping[str, Preset] = {
         "as many tokens in all as the machine can make, for batches and evaluations",
         engine={
             "max_num_batched_tokens": PresetValue(
-                2048, "prompts are computed in few large steps, which read the weights less often"
+                8192,
+                "prompts are computed in few large steps, which read the weights less often; answers stall meanwhile",
             ),
             "max_num_seqs": PresetValue(256, "a decode step reads the weights once, whatever the number of requests"),
             "safety_margin": PresetValue(0.02, "more of the cache is used; now and then a request is computed again"),
@@ -59,7 +60,7 @@ PRESETS: Mapping[str, Preset] = {
         engine={
             "max_memory_percent": PresetValue(0.25, "three quarters of the free memory stay free for everything else"),
             "max_num_seqs": PresetValue(8, "one person's requests; the step's buffers stay small"),
-            "max_num_batched_tokens": PresetValue(256, "half of the usual step's buffers, and an even flow of tokens"),
+            "max_num_batched_tokens": PresetValue(256, "the step's buffers stay small, and tokens flow evenly"),
         },
         server={
             "max_queue_size": PresetValue(64, "a program that runs wild is stopped early"),
