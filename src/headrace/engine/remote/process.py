@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,6 @@ import msgspec
 
 from headrace.engine.intake import Intake, IntakeLimits
 from headrace.engine.outputs import EngineOutput
-from headrace.engine.remote.child_process import ChildProcess
 from headrace.engine.remote.errors_on_wire import rebuilt
 from headrace.engine.remote.ledger import Entry, Ledger
 from headrace.engine.remote.link import CallName, EngineState, Sink
@@ -31,24 +29,18 @@ from headrace.engine.remote.messages import (
     Reply,
     SentOutput,
     Stats,
-    Stop,
     Submit,
     received_output,
     sent_request,
 )
-from headrace.engine.remote.restart import RestartPolicy, StallLimits, failures_in_a_row
+from headrace.engine.remote.restart import RestartPolicy, StallLimits
 from headrace.engine.remote.spec import EngineInfo, EngineSpec, EngineStats, Load
+from headrace.engine.remote.supervisor import Supervisor
 from headrace.engine.request import Request
 from headrace.engine.scheduler.endings import waited_too_long
 from headrace.errors import EngineDead, EngineStopped, EngineUnresponsive, HeadraceError, RequestCancelled
 
-_log = logging.getLogger(__name__)
-
 CHILD_COMMAND = (sys.executable, "-m", "headrace.engine.remote.child")
-
-_WATCH_PERIOD_S = 0.25
-_STOP_TIMEOUT_S = 10.0
-"""For a process that was told to stop, until it is killed: the step under way may take its time."""
 
 
 class EngineProcess:
@@ -72,37 +64,32 @@ class EngineProcess:
         command: Sequence[str] = CHILD_COMMAND,
     ) -> None:
         """Nothing runs yet."""
-        self._spec, self._clock, self._policy, self._stall = spec, clock, restart, stall
-        self._on_change, self._on_stats, self._command = on_change, on_stats, command
-        self._state: EngineState = "new"
-        self._trouble: str | None = "it was not started"
+        self._clock, self._policy = clock, restart
+        self._told_change, self._told_stats = on_change, on_stats
+        self._supervisor = Supervisor(spec, command, clock, restart, stall, self)
         self._info: EngineInfo | None = None
         self._intake: Intake | None = None
         self._stats: EngineStats | None = None
         self._load: Load | None = None
-        self._child: ChildProcess | None = None  # only while it is ready for requests
-        self._ready_s: float | None = None
-        self._stalled_s: float | None = None
-        self._stopping = False
-        self._stopped = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._is_stopping = False
+        self._ending: asyncio.Task[None] | None = None
         self._ledger = Ledger(clock, self.cancel, self._idle.set)
         self._calls: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._numbers = itertools.count()
-        self._tasks: list[asyncio.Task[None]] = []
 
     # ---------------------------------------------------------------- what it is
 
     @property
     def state(self) -> EngineState:
         """Where the engine stands."""
-        return self._state
+        return self._supervisor.state
 
     @property
     def trouble(self) -> str | None:
         """Why it is not ready, in words; None when it is."""
-        return self._trouble
+        return self._supervisor.trouble
 
     @property
     def info(self) -> EngineInfo | None:
@@ -128,56 +115,47 @@ class EngineProcess:
             raise EngineStopped("the engine is not ready yet: its limits are not known")
         return self._intake
 
-    def _become(self, state: EngineState, trouble: str | None = None) -> None:
-        self._trouble = trouble
-        if state == self._state:
-            return
-        level = logging.WARNING if state in ("stalled", "restarting", "failed") else logging.INFO
-        _log.log(level, "the engine is %s%s", state, f": {trouble}" if trouble else "")
-        self._state = state
-        if self._on_change is not None:
-            self._on_change(state)
-
     # ---------------------------------------------------------------- requests
 
     def submit(self, requests: Sequence[Request], sink: Sink) -> None:
         """As EngineLink. While the process is restarted, requests wait for the next one."""
-        if self._stopping or self._state in ("new", "starting", "stopped"):
-            raise EngineStopped(
-                f"the engine is {'stopping' if self._stopping else self._state}: it accepts no requests"
-            )
-        if self._state == "failed":
-            raise EngineDead(f"the engine has failed: {self._trouble}")
+        if self.state == "failed":
+            raise EngineDead(f"the engine has failed: {self.trouble}")
+        if self._is_stopping or self.state in ("new", "starting"):
+            state = "stopping" if self._is_stopping and self.state != "stopped" else self.state
+            raise EngineStopped(f"the engine is {state}: it accepts no requests")
         entries = self._ledger.add(requests, sink)
-        self._idle.clear()
-        self._send(entries)
+        if entries:
+            self._idle.clear()
+            self._send(entries)
 
     def _send(self, entries: Sequence[Entry]) -> None:
-        if self._child is None or not entries:
+        child, now = self._supervisor.child, self._clock()
+        if child is None:
             return
-        now = self._clock()
         for entry in entries:
             entry.num_submissions += 1
-        self._child.send(Submit([sent_request(entry.request, now) for entry in entries]))
+        child.send(Submit([sent_request(entry.request, now) for entry in entries]))
 
     def cancel(self, request_id: str) -> None:
         """As EngineLink."""
-        entry = self._ledger.get(request_id)
+        entry, child = self._ledger.get(request_id), self._supervisor.child
         if entry is None:
             return
         entry.is_cancelled = True
-        if self._child is None:
+        if child is None:
             self._ledger.end(entry, "cancelled", RequestCancelled(f"request {request_id} was cancelled"))
         else:
-            self._child.send(Cancel(request_id))
+            child.send(Cancel(request_id))
 
     async def call(self, name: CallName, timeout_s: float = 10.0, **arguments: Any) -> dict[str, Any]:
         """As EngineLink."""
-        if self._child is None:
-            raise EngineStopped(f"the engine is {self._state}: there is nobody to ask")
+        child = self._supervisor.child
+        if child is None:
+            raise EngineStopped(f"the engine is {self.state}: there is nobody to ask")
         number = next(self._numbers)
         future = self._calls[number] = asyncio.get_running_loop().create_future()
-        self._child.send(Call(number, name, arguments))
+        child.send(Call(number, name, arguments))
         try:
             return await asyncio.wait_for(future, timeout_s)
         except TimeoutError as error:
@@ -185,9 +163,10 @@ class EngineProcess:
         finally:
             self._calls.pop(number, None)
 
-    # ---------------------------------------------------------------- what the child says
+    # ---------------------------------------------------------------- what the supervisor tells
 
-    def _take(self, message: FromChild) -> None:
+    def take(self, message: FromChild) -> None:
+        """One message of the child."""
         match message:
             case Outputs(load, plain, others):
                 self._load = load
@@ -199,8 +178,8 @@ class EngineProcess:
                         deliver(received_output(sent))
             case Stats(stats):
                 self._stats, self._load = stats, None
-                if self._on_stats is not None:
-                    self._on_stats(stats)
+                if self._told_stats is not None:
+                    self._told_stats(stats)
             case Reply(number, result, error):
                 future = self._calls.get(number)
                 if future is not None and not future.done():
@@ -213,85 +192,18 @@ class EngineProcess:
         entry = self._ledger.get(sent.request_id)
         return entry is not None and not entry.has_tokens
 
-    # ---------------------------------------------------------------- life
-
-    async def start(self) -> EngineInfo:
-        """As EngineLink; raises the child's own error. EngineStopped when it ran before."""
-        if self._state != "new":
-            raise EngineStopped(f"the engine is {self._state}: a process is started once; make a new one")
-        self._become("starting", "it is being started")
-        try:
-            child = await self._launch()
-        except BaseException as error:
-            self._become("failed", str(error) or type(error).__name__)
-            raise
-        assert self._info is not None
-        self._tasks = [asyncio.create_task(self._supervise(child)), asyncio.create_task(self._watch())]
-        return self._info
-
-    async def _launch(self) -> ChildProcess:
-        """A process that is ready, with all that waits submitted to it."""
-        begin = self._clock()
-        child = ChildProcess(self._command, self._clock, self._take)
-        try:
-            await child.start(self._spec)
-            await asyncio.wait((child.ready, child.ended), return_when=asyncio.FIRST_COMPLETED)
-        except BaseException:
-            child.kill()
-            if child.pid:
-                await child.ended
-            raise
-        if child.ended.done():
-            raise child.ended.result() or EngineDead("the engine process ended before it was ready")
-        self._ready_s = self._clock()
-        info = self._info = msgspec.structs.replace(child.ready.result(), load_s=self._ready_s - begin)
+    def on_ready(self, info: EngineInfo) -> None:
+        """A process is ready: it gets all that waits."""
+        self._info, self._stats, self._load = info, None, None
         limits = IntakeLimits(info.vocab_size, info.max_model_len, frozenset(info.eos_token_ids))
         if self._intake is None:
             self._intake = Intake(limits, self._clock)
         self._intake.limits = limits
-        self._child, self._stats, self._load, self._stalled_s = child, None, None, None
-        self._become("ready")
-        self._send(list(self._ledger))
-        return child
+        if len(self._ledger):
+            self._send(list(self._ledger))
 
-    async def _supervise(self, child: ChildProcess) -> None:
-        """Wait for the end of each process, and start the next one, until stopped or given up."""
-        num_failures = 0
-        while True:
-            error = await child.ended
-            self._child = None
-            if error is None and self._stopping:
-                return  # it was told to; what it did not end, `stop` does
-            error = error or EngineDead("the engine process ended without being told to")
-            ready_for = None if self._ready_s is None else self._clock() - self._ready_s
-            num_failures = failures_in_a_row(num_failures, ready_for, self._policy.calm_s)
-            self._bury(error)
-            next_child = await self._next(error, num_failures)
-            while isinstance(next_child, HeadraceError):
-                num_failures += 1
-                next_child = await self._next(next_child, num_failures)
-            if next_child is None:
-                return
-            child = next_child
-
-    async def _next(self, error: HeadraceError, num_failures: int) -> ChildProcess | HeadraceError | None:
-        """The next process, after a while; its own error when it did not start; None: there will be none."""
-        delay = None if self._stopping else self._policy.delay_s(num_failures)
-        if delay is None:
-            if not self._stopping:
-                self._become("failed", f"{error} ({num_failures} failures in a row: it is given up)")
-            self._ledger.end_all("error", _dead(error))
-            return None
-        self._become("restarting", f"{error}; it is started again in {delay:g} s")
-        await asyncio.sleep(delay)
-        try:
-            return await self._launch()
-        except (HeadraceError, OSError) as failure:
-            return failure if isinstance(failure, HeadraceError) else EngineDead(f"no process can be made: {failure}")
-
-    def _bury(self, error: HeadraceError) -> None:
-        """End what died with a process: requests that have given out a token, and questions."""
-        _log.error("the engine process has ended: %s%s", error, _trace_of(error))
+    def on_lost(self, error: HeadraceError) -> None:
+        """A process has ended. With it end the requests that have given out a token, and the questions."""
         for future in self._calls.values():
             if not future.done():
                 future.set_exception(_dead(error))
@@ -302,70 +214,54 @@ class EngineProcess:
             elif entry.has_tokens or entry.num_submissions > self._policy.max_resubmissions:
                 self._ledger.end(entry, "error", _dead(error))
 
-    async def _watch(self) -> None:
-        """Look every now and then whether the process still gives signs of life."""
-        while True:
-            await asyncio.sleep(_WATCH_PERIOD_S)
-            now = self._clock()
-            if self._child is not None:
-                self._look_at(self._child, now)
-            if self._state != "ready":
-                self._expire(now)
+    def on_given_up(self, error: HeadraceError) -> None:
+        """There will be no process for those that wait."""
+        self._ledger.end_all("error", _dead(error))
 
-    def _look_at(self, child: ChildProcess, now: float) -> None:
-        step_age = 0.0 if self._stats is None else self._stats.last_step_age_s
-        reason = self._stall.reason(now - child.last_message_s, step_age)
-        if reason is None:
-            self._stalled_s = None
-            self._become("ready")
-            return
-        self._stalled_s = now if self._stalled_s is None else self._stalled_s
-        self._become("stalled", reason)
-        if self._stall.hang_s is not None and now - self._stalled_s > self._stall.hang_s:
-            _log.error("the engine process has been stalled for %.0f s, and is killed", now - self._stalled_s)
-            child.kill()
+    def on_change(self, state: EngineState) -> None:
+        """There is a new state."""
+        if self._told_change is not None:
+            self._told_change(state)
 
-    def _expire(self, now: float) -> None:
-        """What the engine's own scheduler does while there is one that runs."""
+    def on_watch(self, now_s: float) -> float:
+        """End those that wait too long, while no scheduler does it; returns the age of the step under way."""
+        if self.state != "ready":
+            self._expire(now_s)
+        return 0.0 if self._stats is None else self._stats.last_step_age_s
+
+    def _expire(self, now_s: float) -> None:
         for entry in self._ledger:
-            limit = entry.request.queue_timeout_s
-            if limit is None or entry.has_tokens or now - entry.request.arrival_s <= limit:
+            request, child = entry.request, self._supervisor.child
+            limit = request.queue_timeout_s
+            if limit is None or entry.has_tokens or now_s - request.arrival_s <= limit:
                 continue
-            if self._child is not None:
-                self._child.send(Cancel(entry.request.request_id))
-            self._ledger.end(entry, "error", waited_too_long(entry.request, now))
+            if child is not None:
+                child.send(Cancel(request.request_id))
+            self._ledger.end(entry, "error", waited_too_long(request, now_s))
+
+    # ---------------------------------------------------------------- life
+
+    async def start(self) -> EngineInfo:
+        """As EngineLink; raises the child's own error. EngineStopped when it ran before."""
+        if self.state != "new":
+            raise EngineStopped(f"the engine is {self.state}: a process is started once; make a new one")
+        await self._supervisor.start()
+        assert self._info is not None
+        return self._info
 
     async def stop(self, deadline_s: float | None) -> None:
-        """As EngineLink. Harmless when repeated; who comes second waits for the first."""
-        if self._stopping:
-            await self._stopped.wait()
-            return
-        self._stopping = True
-        try:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), deadline_s)
-        finally:
-            await self._end()
+        """As EngineLink. Harmless when repeated: the earliest of the deadlines counts."""
+        self._is_stopping = self._supervisor.is_stopping = True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), deadline_s)
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end())
+        await asyncio.shield(self._ending)
 
     async def _end(self) -> None:
-        child = self._child
-        try:
-            if child is not None:
-                child.send(Stop())
-                timeout = 0.0 if self._state == "stalled" else _STOP_TIMEOUT_S
-                await asyncio.wait((child.ended,), timeout=timeout)
-                child.kill()
-                await child.ended
-        finally:
-            if child is not None:
-                child.kill()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            self._child = None
-            self._ledger.end_all("cancelled", EngineStopped("the engine was stopped before this request ended"))
-            self._become("stopped", "it was stopped")
-            self._stopped.set()
+        await self._supervisor.end()
+        self._ledger.end_all("cancelled", EngineStopped("the engine was stopped before this request ended"))
+        self._supervisor.stopped()
 
 
 def _dead(error: HeadraceError) -> EngineDead:
@@ -373,8 +269,3 @@ def _dead(error: HeadraceError) -> EngineDead:
     dead = EngineDead(str(error) if isinstance(error, EngineDead) else f"the engine died: {error}")
     dead.__cause__ = error.__cause__ or error
     return dead
-
-
-def _trace_of(error: HeadraceError) -> str:
-    traceback = getattr(error.__cause__, "traceback", None)
-    return f"\n{traceback}" if traceback else ""

@@ -1,0 +1,24 @@
+"""The parent's side stays light: a server that keeps an engine process needs no torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+CODE = """
+import sys, resource
+import headrace.engine.remote.process, headrace.engine.remote.link, headrace.engine.intake
+heavy = [name for name in ("torch", "transformers", "safetensors") if name in sys.modules]
+assert not heavy, heavy
+rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+assert rss < 80, f"{rss} MiB"
+"""
+
+
+def test_the_parents_side_imports_neither_torch_nor_transformers() -> None:
+    subprocess.run([sys.executable, "-c", CODE], check=True, timeout=60)
+
+
+def test_a_simulated_child_imports_neither() -> None:
+    code = CODE.replace("process, headrace.engine.remote.link", "child")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
