@@ -32,19 +32,22 @@ WHOLE = {
     "mixtral": EXPERTS,
     "qwen3_moe": EXPERTS,
 }
-"""Of these nothing stays the model's own but embeddings, rotary angles, routers and the sums between blocks."""
+"""Of these nothing stays the model's own but embeddings, rotary angles and the routing that follows a router's product."""
 
 
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", WHOLE)
 def test_fuses_fully(wire: Wire, kind: str, dtype: torch.dtype) -> None:
-    difference, report = operate_and_prove(wire(make_model(kind, dtype, **WHOLE[kind])))
+    wired = wire(make_model(kind, dtype, **WHOLE[kind]))
+    difference, report = operate_and_prove(wired)
     assert report is not None
     assert not report.dropped
     block = "experts" if kind in ("mixtral", "qwen3_moe") else "mlp"
     counts = {kind: count for (kind, _), count in report.fused.items()}
     assert counts.pop("norm") >= 3
+    assert counts.pop("product", 0) == (2 if block == "experts" else 0)  # routers
+    assert counts.pop("embedding", 0) == wired.loaded.model.config.tie_word_embeddings
     assert counts == {"attention": 2, block: 2, "linear": 1, "layer": 2}
     assert difference < (1e-5 if dtype == torch.float32 else 0.1)
 

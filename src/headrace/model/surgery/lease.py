@@ -39,6 +39,11 @@ class Part:
     bias: torch.Tensor | None = None
 
     @property
+    def is_whole(self) -> bool:
+        """Whether its rows are the parameter's, in their order."""
+        return self.view is _whole
+
+    @property
     def rows(self) -> torch.Tensor:
         """The weights, [rows, K]."""
         viewed = self.view(self.parameter.detach())
@@ -50,6 +55,11 @@ class _Packed:
     matrix: PackedLinear
     first_row: int
     part: Part
+
+
+def is_lent(tensor: torch.Tensor) -> bool:
+    """Whether a parameter's values are in panels and no longer in itself."""
+    return tensor.numel() > 1 and not any(tensor.stride())
 
 
 class Terms:
@@ -80,6 +90,7 @@ class Lease:
         self._terms = terms
         self._packed: list[_Packed] = []
         self._lent: dict[nn.Parameter, torch.Size] = {}
+        self._shared: set[nn.Parameter] = set()
         self.num_bytes = 0
 
     def pack(self, parts: Sequence[Part], *, gated: bool = False, exact: bool = False) -> PackedLinear:
@@ -102,11 +113,17 @@ class Lease:
         self.num_bytes += matrix.num_bytes
         return matrix
 
+    def share(self, part: Part, matrix: PackedLinear) -> None:
+        """Hold a parameter by a matrix that another lease packed from all of it; it is lent now, whoever kept it."""
+        self._packed.append(_Packed(matrix, 0, part))
+        self._shared.add(part.parameter)
+
     def settle(self) -> None:
         """Let go of the parameters' own values. Their shape and dtype stay; whoever reads them reads NaN."""
         for packed in self._packed:
             parameter = packed.part.parameter
-            if id(parameter) not in self._terms.kept and parameter not in self._lent:
+            is_kept = id(parameter) in self._terms.kept and parameter not in self._shared
+            if not is_kept and parameter not in self._lent:
                 self._lent[parameter] = parameter.shape
                 parameter.data = torch.full((), float("nan"), dtype=parameter.dtype).expand(parameter.shape)
 

@@ -52,15 +52,20 @@ def random_if_float(value: Any) -> Any:
 
 
 class LinearForward:
-    """The forward of a linear layer: [..., K] → [..., N]."""
+    """The forward of a linear layer: [..., K] → [..., N].
+
+    Attributes:
+        part: what was packed. matrix: what it was packed in.
+    """
 
     def __init__(self, lease: Lease, part: Part) -> None:
         """Pack its weight."""
-        self._matrix = lease.pack([part], exact=len(part.rows) < _EXACT_BELOW)
+        self.part = part
+        self.matrix = lease.pack([part], exact=len(part.rows) < _EXACT_BELOW)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply."""
-        return multiply(self._matrix, x)
+        return multiply(self.matrix, x)
 
 
 def multiply(matrix: PackedLinear, x: torch.Tensor) -> torch.Tensor:

@@ -16,12 +16,13 @@ from headrace.model.surgery.arguments import far_away
 from headrace.model.surgery.attention import AttentionForward, holds_far_out, read_attention
 from headrace.model.surgery.experts import ExpertsForward, read_experts
 from headrace.model.surgery.layer import LayerForward, read_layer
-from headrace.model.surgery.lease import Part, Terms
+from headrace.model.surgery.lease import Part, Terms, is_lent
 from headrace.model.surgery.linear import LinearForward, random_if_float, read_linear
 from headrace.model.surgery.mlp import MlpForward, read_mlp
 from headrace.model.surgery.norm import NormForward, read_norm
 from headrace.model.surgery.numerics import near_and_far, random_like
-from headrace.model.surgery.operation import Operation, shared_parameters
+from headrace.model.surgery.operation import Operation, holders_of_shared
+from headrace.model.surgery.own_code import OwnProductForward, TiedEmbeddingForward, own_product
 from headrace.model.surgery.watch import Stage, Watched
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -42,7 +43,7 @@ def operate(paged: PagedModel, kernels: Kernels, *, quantization: str | None = N
             in are kept beside them then, because int8 has no way back.
     """
     loaded = paged.loaded
-    kept = shared_parameters(loaded.model)
+    kept = frozenset(map(id, holders_of_shared(loaded.model.modules())))
     if quantization == "int8" and not loaded.owned:
         kept = frozenset(map(id, loaded.model.parameters()))
     operation = Operation(Terms(kernels, torch.int8 if quantization == "int8" else loaded.dtype, kept))
@@ -53,8 +54,18 @@ def operate(paged: PagedModel, kernels: Kernels, *, quantization: str | None = N
     except BaseException:
         operation.undo(give_back=quantization is None)
         raise
+    if loaded.owned:
+        _leave_the_file(loaded.model)
     operation.report.seconds = time.perf_counter() - start
     return operation
+
+
+def _leave_the_file(model: nn.Module) -> None:
+    """Copy what was not packed, if that is the smaller part: one tensor would keep the whole mapped file in memory."""
+    tensors = [tensor for tensor in (*model.parameters(), *model.buffers()) if not is_lent(tensor)]
+    if 2 * sum(tensor.nbytes for tensor in tensors) < sum(parameter.nbytes for parameter in model.parameters()):
+        for tensor in tensors:
+            tensor.data = tensor.data.clone()
 
 
 def _operate(operation: Operation, paged: PagedModel) -> None:
@@ -69,6 +80,8 @@ def _operate(operation: Operation, paged: PagedModel) -> None:
         if isinstance(paged.context.implementation, CpuAttention):
             _replace_attention(operation, paged, stage, watched, linears)
         _replace_linears(operation, watched, linears)
+        _replace_own_products(operation, watched)
+        _replace_tied_embeddings(operation, watched, paged.loaded.model)
         _replace_norms(operation, watched)
         _replace_layers(operation, stage, watched)
 
@@ -120,8 +133,36 @@ def _replace_linears(operation: Operation, watched: Watched, linears: dict[nn.Mo
             operation.replace("linear", module, [partial(LinearForward, part=part)], sample)
 
 
+def _replace_own_products(operation: Operation, watched: Watched) -> None:
+    inside = _inside(operation)
+    for module, call in watched.calls.items():
+        name = own_product(module, call) if module not in inside and operation.is_free(module) else None
+        if name is not None:
+            sample = partial(module, *map(random_if_float, call.args), **call.kwargs)
+            operation.replace("product", module, [partial(OwnProductForward, module=module, name=name)], sample)
+
+
+def _replace_tied_embeddings(operation: Operation, watched: Watched, model: nn.Module) -> None:
+    """Weights that one product and one embedding hold, and nobody else."""
+    forwards = [module.__dict__["forward"] for module in operation.replaced]
+    products = {f.part.parameter: f for f in forwards if isinstance(f, LinearForward) and f.part.is_whole}
+    for parameter, holders in holders_of_shared(model.modules()).items():
+        others = [(m, name) for m, name in holders if m in watched.calls and operation.is_free(m)]
+        product = products.get(parameter)
+        if product is None or len(holders) != 2 or len(others) != 1 or product.matrix.dtype != parameter.dtype:
+            continue
+        module, name = others[0]
+        call = watched.calls[module]
+        build = partial(TiedEmbeddingForward, module=module, name=name, part=product.part, matrix=product.matrix)
+        operation.replace("embedding", module, [build], partial(module, *call.args, **call.kwargs))
+
+
+def _inside(operation: Operation) -> set[nn.Module]:
+    return {child for module in operation.replaced for child in module.modules()}
+
+
 def _replace_norms(operation: Operation, watched: Watched) -> None:
-    inside = {child for module in operation.replaced for child in module.modules()}
+    inside = _inside(operation)
     for module, call in watched.calls.items():
         norm = read_norm(module, call) if module not in inside and operation.is_free(module) else None
         if norm is not None:

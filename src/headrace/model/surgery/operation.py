@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,7 +117,11 @@ def first_tensor(result: Any) -> torch.Tensor:
     return tensor
 
 
-def shared_parameters(model: nn.Module) -> frozenset[int]:
-    """Ids of parameters that several modules hold (tied embeddings)."""
-    held = Counter(id(parameter) for module in model.modules() for parameter in module._parameters.values())
-    return frozenset(parameter for parameter, count in held.items() if count > 1)
+def holders_of_shared(modules: Iterable[nn.Module]) -> dict[nn.Parameter, list[tuple[nn.Module, str]]]:
+    """Parameters that several modules hold (tied embeddings), with the modules and the name that each has for it."""
+    held: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
+    for module in modules:
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                held.setdefault(parameter, []).append((module, name))
+    return {parameter: holders for parameter, holders in held.items() if len(holders) > 1}
