@@ -152,7 +152,7 @@ def test_long_values_are_shown_short() -> None:
 @pytest.mark.parametrize("depth", [101, 300, 900])
 def test_deep_objects_are_refused_by_name(depth: int) -> None:
     deep = b'{"a":' * depth + b"1" + b"}" * depth
-    with pytest.raises(InvalidField, match="metadata=.* of at most 100 levels"):
+    with pytest.raises(InvalidField, match=r"metadata=.* of at most 100 levels"):
         CASES["responses"][0](b'{"input": "x", "metadata": ' + deep + b"}")
 
 

@@ -92,7 +92,7 @@ def param_of(error: BaseException) -> str | None:
 def _hint(error: BaseException) -> str | None:
     hint, retry_after_s = getattr(error, "hint", None), getattr(error, "retry_after_s", None)
     if hint is None and isinstance(error, InvalidParameter):
-        hint = error.allowed
+        hint = getattr(error, "allowed", None)
     if hint is None and retry_after_s is not None:
         hint = f"try again in {max(1, math.ceil(retry_after_s))} s"
     return hint if isinstance(error, HeadraceError) and isinstance(hint, str) else None
