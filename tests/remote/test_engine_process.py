@@ -86,6 +86,21 @@ def test_a_start_that_is_cancelled_ends_the_process(caplog: pytest.LogCaptureFix
     run(main)
 
 
+def test_a_stop_while_it_loads_ends_the_process_and_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def main() -> None:
+        process = EngineProcess(spec("slow"), command=FAULTY_COMMAND)
+        start = asyncio.create_task(process.start())
+        await eventually(lambda: "loading for ever" in caplog.text, "the child's print in our log")
+        await process.stop(0.0)
+        with pytest.raises(EngineStopped, match="while it was being started"):
+            await start
+        assert process.state == "stopped"
+
+    run(main)
+
+
 # ---------------------------------------------------------------- the process ends
 
 

@@ -14,7 +14,7 @@ from headrace.engine.remote.link import EngineState
 from headrace.engine.remote.messages import FromChild, Stop
 from headrace.engine.remote.restart import RestartPolicy, StallLimits, failures_in_a_row
 from headrace.engine.remote.spec import EngineInfo, EngineSpec
-from headrace.errors import EngineDead, HeadraceError
+from headrace.errors import EngineDead, EngineStopped, HeadraceError
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +80,7 @@ class Supervisor:
         self.child: ChildProcess | None = None
         self.is_stopping = False
         self._is_ending = False
+        self._launching: ChildProcess | None = None
         self._ready_s: float | None = None
         self._stalled_s: float | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -99,6 +100,8 @@ class Supervisor:
         try:
             child = await self._launch()
         except BaseException as error:
+            if self._is_ending and isinstance(error, Exception):
+                raise EngineStopped("the engine was stopped while it was being started") from error
             self._become("failed", str(error) or type(error).__name__)
             raise
         self._tasks = [asyncio.create_task(self._supervise(child)), asyncio.create_task(self._watch())]
@@ -106,7 +109,7 @@ class Supervisor:
     async def _launch(self) -> ChildProcess:
         """A process that is ready."""
         begin = self._clock()
-        child = ChildProcess(self._command, self._clock, self._watcher.take)
+        child = self._launching = ChildProcess(self._command, self._clock, self._watcher.take)
         try:
             await child.start(self._spec)
             await asyncio.wait((child.ready, child.ended), return_when=asyncio.FIRST_COMPLETED)
@@ -115,6 +118,8 @@ class Supervisor:
             if child.pid:
                 await child.ended
             raise
+        finally:
+            self._launching = None
         if child.ended.done():
             raise child.ended.result() or EngineDead("the engine process ended before it was ready")
         self._ready_s, self._stalled_s = self._clock(), None
@@ -187,6 +192,9 @@ class Supervisor:
         self.is_stopping = self._is_ending = True
         child = self.child
         try:
+            if self._launching is not None:
+                self._launching.kill()
+                await self._launching.ended
             if child is not None:
                 child.send(Stop())
                 await asyncio.wait((child.ended,), timeout=0.0 if self.state == "stalled" else _STOP_TIMEOUT_S)
