@@ -85,7 +85,8 @@ void attend_as(const hr_attention& a, const QueryTile& tile) {
     Fold folds[tile_rows], all[tile_rows];
     alignas(64) float sums[tile_rows * row_stride];
     load_queries<T>(a, tile, qs);
-    const Pages<T> pages{*a.cache, a.block_table + tile.row * a.block_table_stride, tile.kv_head};
+    const int32_t* table = a.block_table + tile.row * a.block_table_stride;
+    const Pages<T> pages{*a.cache, table, tile.kv_head, a.context_len[tile.row]};
     for (int i = 0; i < tile.count; ++i) all[i] = start_fold(a, tile.first + i, tile.kv_head, sums + i * row_stride);
     for (int span = tile.first_span; span < tile.end_span; ++span) {
         attend_span(a, pages, qs, span * span_tokens, folds);

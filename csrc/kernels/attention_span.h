@@ -26,6 +26,7 @@ struct Pages {
     const hr_cache& cache;
     const int32_t* table;
     int64_t head;
+    int end;  // of the context
 
     // From here the keys of W tokens from position t lie dense, for d (a pair of d) after d at stride S.
     const T* keys(int t) const {
@@ -64,12 +65,26 @@ inline __attribute__((always_inline)) void store_tile(const vf (&c)[MR][NV], flo
     }
 }
 
+// Few queries read the cache faster than memory delivers it, unless it is asked for two blocks ahead: a line for every
+// line that is read. With many queries the first lines of the next block are enough.
+constexpr bool reads_ahead(int rows) { return rows <= 4; }
+
+// Asks for the lines that lie where the `bytes` bytes at `p` do, from `ahead` on.
+template <int MR, int bytes>
+inline __attribute__((always_inline)) void ask_line(const void* ahead, int64_t offset) {
+    if constexpr (reads_ahead(MR)) {
+#pragma GCC unroll 8
+        for (int at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const char*>(ahead) + offset + at);
+    }
+}
+
 // scores[i][0 … NV·W) = q[i] · keys
 template <int MR, int NV>
-void score(const float* q, const float* keys, int dim, int64_t block_size, float* scores) {
+void score(const float* q, const float* keys, const float* ahead, int dim, int64_t block_size, float* scores) {
     vf c[MR][NV] = {};
 #pragma GCC unroll 4
     for (int d = 0; d < dim; ++d) {
+        ask_line<MR, NV * W * 4>(ahead, d * block_size * 4);
         vf w[NV];
 #pragma GCC unroll 8
         for (int v = 0; v < NV; ++v) w[v] = vload(keys + d * block_size + v * W);
@@ -79,10 +94,11 @@ void score(const float* q, const float* keys, int dim, int64_t block_size, float
 }
 
 template <int MR, int NV>
-void score(const float* q, const bf16* keys, int dim, int64_t block_size, float* scores) {
+void score(const float* q, const bf16* keys, const bf16* ahead, int dim, int64_t block_size, float* scores) {
     vf c[MR][NV] = {};
 #pragma GCC unroll 2
     for (int d = 0; d < dim; d += 2) {
+        ask_line<MR, NV * W * 4>(ahead, d * block_size * 2);
         vf first[NV], second[NV];
 #pragma GCC unroll 8
         for (int v = 0; v < NV; ++v) first[v] = vfirst(keys + d * block_size + 2 * v * W);
@@ -96,7 +112,7 @@ void score(const float* q, const bf16* keys, int dim, int64_t block_size, float*
 
 // sum[i][0 … NV·W) += p[i] · values, over n tokens
 template <class T, int MR, int NV>
-void add_values(const float* p, const T* values, int64_t dim, int n, float* sum) {
+void add_values(const float* p, const T* values, const T* ahead, int64_t dim, int n, float* sum) {
     vf c[MR][NV];
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) {
@@ -105,6 +121,7 @@ void add_values(const float* p, const T* values, int64_t dim, int n, float* sum)
     }
 #pragma GCC unroll 4
     for (int t = 0; t < n; ++t) {
+        ask_line<MR, NV * W * int(sizeof(T))>(ahead, t * dim * int64_t(sizeof(T)));
         vf w[NV];
 #pragma GCC unroll 8
         for (int v = 0; v < NV; ++v) w[v] = vload(values + t * dim + v * W);
@@ -122,19 +139,36 @@ void ask(const T* block) {
     for (int line = 0; line < 16; ++line) __builtin_prefetch(reinterpret_cast<const char*>(block) + 64 * line);
 }
 
+// What is read after the keys up to `t`: more of them, then the values of the same tokens.
+template <class T>
+const T* keys_ahead(const Pages<T>& pages, int t, int begin, int end) {
+    if (t < end) return pages.keys(t);
+    const int after = begin + (t - end);
+    return pages.values(after < end ? after : begin);
+}
+
+// After the values up to `t`: more of them, then the keys of the next tokens.
+template <class T>
+const T* values_ahead(const Pages<T>& pages, int t, int end) {
+    if (t < end) return pages.values(t);
+    return t < pages.end ? pages.keys(t) : pages.values(end - 1);
+}
+
 template <class T, int MR>
 void score_span(const Queries& qs, const Pages<T>& pages, int begin, int end, int span, float* scores) {
     const int block_size = pages.cache.block_size;
     if (block_size >= 2 * W) {
         for (int t = begin / (2 * W) * (2 * W); t < end; t += 2 * W) {
-            if (t + 2 * W < end) ask(pages.keys(t + 2 * W));
-            score<MR, 2>(qs.q, pages.keys(t), pages.cache.key_dim, block_size, scores + t - span);
+            if (!reads_ahead(MR) && t + 2 * W < end) ask(pages.keys(t + 2 * W));
+            const T* ahead = keys_ahead(pages, t + 4 * W, begin, end);
+            score<MR, 2>(qs.q, pages.keys(t), ahead, pages.cache.key_dim, block_size, scores + t - span);
         }
         return;
     }
     const int step = block_size < W ? block_size : W;
     for (int t = begin / step * step; t < end; t += step) {  // lanes beyond a block hold anything, and are overwritten
-        score<MR, 1>(qs.q, pages.keys(t), pages.cache.key_dim, block_size, scores + t - span);
+        const T* ahead = keys_ahead(pages, t + 4 * step, begin, end);
+        score<MR, 1>(qs.q, pages.keys(t), ahead, pages.cache.key_dim, block_size, scores + t - span);
     }
 }
 
@@ -145,10 +179,12 @@ void add_span(const float* p, const Pages<T>& pages, int begin, int end, int spa
     for (int t = begin; t < end;) {
         const int block_end = (t / block_size + 1) * block_size, stop = block_end < end ? block_end : end;
         const T* values = pages.values(t);
-        if (stop < end) ask(pages.values(stop));
+        if (!reads_ahead(MR) && stop < end) ask(pages.values(stop));
+        const T* ahead = values_ahead(pages, t + 2 * block_size, end);
+        const float* x = p + t - span;
         int e = 0;
-        for (; e + NV * W <= dim; e += NV * W) add_values<T, MR, NV>(p + t - span, values + e, dim, stop - t, sum + e);
-        for (; e < dim; e += W) add_values<T, MR, 1>(p + t - span, values + e, dim, stop - t, sum + e);
+        for (; e + NV * W <= dim; e += NV * W) add_values<T, MR, NV>(x, values + e, ahead + e, dim, stop - t, sum + e);
+        for (; e < dim; e += W) add_values<T, MR, 1>(x, values + e, ahead + e, dim, stop - t, sum + e);
         t = stop;
     }
 }
