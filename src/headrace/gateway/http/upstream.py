@@ -1,0 +1,218 @@
+"""Connections to one replica: one exchange at a time each, kept alive in between."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import httptools
+
+from headrace.gateway.http.messages import Headers
+from headrace.gateway.replica import Endpoint
+
+
+class Listener(Protocol):
+    """Who asked; one of `completed` and `broke` is called, last and once."""
+
+    def head(self, status: int, headers: Headers) -> None:
+        """Status and headers are there."""
+        ...
+
+    def data(self, data: bytes) -> None:
+        """A piece of the body, chunked coding undone."""
+        ...
+
+    def completed(self) -> None:
+        """The answer is whole."""
+        ...
+
+    def broke(self, reason: str) -> None:
+        """The connection is gone, or what came is no HTTP."""
+        ...
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to a replica. Owned by its pool."""
+
+    def __init__(self, pool: UpstreamPool) -> None:
+        """Not connected yet."""
+        self._pool = pool
+        self._listener: Listener | None = None
+        self._is_open = False
+        self._num_exchanges = 0
+        self._heard = False
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether it was idle before this exchange and nothing came since: the replica may just have hung up on it."""
+        return self._num_exchanges > 1 and not self._heard
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something can be sent."""
+        return self._is_open
+
+    def ask(self, listener: Listener, request: bytes, is_head: bool) -> None:
+        """Send a request."""
+        self._listener = listener
+        self._is_head = is_head
+        self._num_exchanges += 1
+        self._heard = False
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport.write(request)
+
+    def abandon(self) -> None:
+        """Nobody wants the answer: hang up, which is how a replica learns of it."""
+        self._listener = None
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._is_open = False
+        self._transport.abort()
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        if self._is_open:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._is_open:
+            self._transport.resume_reading()
+
+    # ---------------------------------------------------------------- asyncio's calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._is_open = True
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the answer."""
+        if self._listener is None:
+            self.close()  # an answer that nobody asked for
+            return
+        self._heard = True
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._break(f"what it sent is no answer of HTTP/1.1: {error}")
+            self.close()
+
+    def eof_received(self) -> bool:
+        """The replica sends no more."""
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The replica hung up."""
+        self._is_open = False
+        self._pool.lost(self)
+        self._break("it closed the connection" if error is None else f"the connection broke: {error}")
+
+    def _break(self, reason: str) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.broke(reason)
+
+    # ---------------------------------------------------------------- httptools' calls
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header."""
+        self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._headers = []
+        elif self._listener is not None:
+            self._listener.head(status, self._headers)
+            if self._is_head:
+                self._complete(reusable=False)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        if self._listener is not None:
+            self._listener.data(body)
+
+    def on_message_complete(self) -> None:
+        """The answer is whole."""
+        if self._parser.get_status_code() >= 200 and self._listener is not None:
+            self._complete(reusable=self._parser.should_keep_alive())
+
+    def _complete(self, reusable: bool) -> None:
+        listener, self._listener = self._listener, None
+        if reusable and self._is_open:
+            self._pool.give_back(self)
+        else:
+            self.close()
+        if listener is not None:
+            listener.completed()
+
+
+class UpstreamPool:
+    """The connections to one replica.
+
+    Args:
+        endpoint: where it is. tls: for https. max_idle: connections that are kept for later.
+    """
+
+    def __init__(self, endpoint: Endpoint, tls: ssl.SSLContext | None, max_idle: int = 256) -> None:
+        """None yet."""
+        self._endpoint = endpoint
+        self._tls = tls
+        self._max_idle = max_idle
+        self._idle: list[UpstreamConnection] = []
+        self._open: set[UpstreamConnection] = set()
+        self._closed = False
+
+    @property
+    def num_open(self) -> int:
+        """Connections, idle ones included."""
+        return len(self._open)
+
+    def take(self) -> UpstreamConnection | None:
+        """An idle connection, the one used last first; None when there is none."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open:
+                return connection
+        return None
+
+    async def connect(self, timeout_s: float) -> UpstreamConnection:
+        """A new connection. Raises OSError (TimeoutError included)."""
+        loop = asyncio.get_running_loop()
+        endpoint = self._endpoint
+        async with asyncio.timeout(timeout_s):
+            _, connection = await loop.create_connection(
+                lambda: UpstreamConnection(self), endpoint.host, endpoint.port, ssl=self._tls
+            )
+        self._open.add(connection)
+        return connection
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        """Its exchange is over."""
+        if self._closed or len(self._idle) >= self._max_idle:
+            connection.close()
+        else:
+            self._idle.append(connection)
+
+    def lost(self, connection: UpstreamConnection) -> None:
+        """It is closed."""
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def close(self) -> None:
+        """No new exchanges; those under way go on to their end."""
+        self._closed = True
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
+
+
+PoolFactory = Callable[[Endpoint], UpstreamPool]

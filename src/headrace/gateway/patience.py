@@ -1,0 +1,104 @@
+"""How long a replica may be silent before it is taken for stuck, learnt from what it did of late.
+
+A replica that accepts requests and stalls looks healthy to everything but its own past.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_RING = 256
+_ENOUGH = 16
+_FACTOR = 4.0
+_OFFSET_TOKENS = 256
+_EVERY = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatienceSettings:
+    """Bounds of the limits, in seconds.
+
+    Attributes:
+        least_first_s, least_gap_s: no limit is shorter: what a pause of the system takes.
+        unknown_first_s, unknown_gap_s, unknown_whole_s: limits while too little is known. most_s: none is longer.
+    """
+
+    least_first_s: float = 0.75
+    least_gap_s: float = 0.75
+    unknown_first_s: float = 30.0
+    unknown_gap_s: float = 10.0
+    unknown_whole_s: float = 120.0
+    most_s: float = 120.0
+
+
+class _Ring:
+    """The last values, and a high quantile of them that is worked out now and then."""
+
+    __slots__ = ("_count", "_high", "_values")
+
+    def __init__(self) -> None:
+        self._values = [0.0] * _RING
+        self._count = 0
+        self._high: float | None = None
+
+    def add(self, value: float) -> None:
+        self._values[self._count % _RING] = value
+        self._count += 1
+        if self._count >= _ENOUGH and self._count % _EVERY == 0:
+            known = sorted(self._values[: min(self._count, _RING)])
+            self._high = known[int(0.99 * (len(known) - 1))]
+
+    @property
+    def high(self) -> float | None:
+        """The 99th percentile, a little behind; None while too few are known."""
+        return self._high
+
+
+class Patience:
+    """With one replica.
+
+    Times to the first token are compared per token that stands before it (those of the prompt, and those that were
+    under way at the replica when it was sent), with an offset, so that a long prompt is given its time.
+    """
+
+    def __init__(self, settings: PatienceSettings) -> None:
+        """Nothing known."""
+        self._settings = settings
+        self._first = _Ring()
+        self._gaps = _Ring()
+        self._wholes = _Ring()
+
+    def saw_first(self, seconds: float, num_tokens_before: int) -> None:
+        """A first token came after so long."""
+        self._first.add(seconds / (_OFFSET_TOKENS + num_tokens_before))
+
+    def saw_gap(self, seconds: float) -> None:
+        """Two pieces of a stream came so long after each other."""
+        self._gaps.add(seconds)
+
+    def saw_whole(self, seconds: float, num_tokens: int) -> None:
+        """An answer that is no stream came after so long; of so many tokens at most, prompts before it included."""
+        self._wholes.add(seconds / (_OFFSET_TOKENS + num_tokens))
+
+    def first_limit_s(self, num_tokens_before: int) -> float:
+        """How long to wait for a first token."""
+        settings, high = self._settings, self._first.high
+        if high is None:
+            return settings.unknown_first_s
+        limit_s = _FACTOR * high * (_OFFSET_TOKENS + num_tokens_before)
+        return min(max(limit_s, settings.least_first_s), settings.most_s)
+
+    def whole_limit_s(self, num_tokens: int) -> float:
+        """How long to wait for an answer that is no stream."""
+        settings, high = self._settings, self._wholes.high
+        if high is None:
+            return settings.unknown_whole_s
+        limit_s = _FACTOR * high * (_OFFSET_TOKENS + num_tokens)
+        return min(max(limit_s, settings.least_first_s), settings.unknown_whole_s)
+
+    def gap_limit_s(self) -> float:
+        """How long to wait for the next piece of a stream."""
+        settings, high = self._settings, self._gaps.high
+        if high is None:
+            return settings.unknown_gap_s
+        return min(max(_FACTOR * high, settings.least_gap_s), settings.most_s)

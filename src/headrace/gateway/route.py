@@ -1,0 +1,143 @@
+"""What the gateway shares between its requests, and the choice of a replica."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from headrace.gateway.budget import RetryBudget
+from headrace.gateway.features import BLOCK_BYTES, BYTES_PER_TOKEN, Features
+from headrace.gateway.fleet import Fleet
+from headrace.gateway.http.upstream import UpstreamPool
+from headrace.gateway.patience import Patience, PatienceSettings
+from headrace.gateway.policies import Policy
+from headrace.gateway.prefix_index import PrefixIndex
+from headrace.gateway.replica import Replica
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxySettings:
+    """How requests are passed on.
+
+    Attributes:
+        connect_timeout_s: for a connection to a replica. max_attempts: replicas that a request is sent to before its
+            answer begins, hedges included. max_continuations: how often a stream may go on elsewhere.
+        max_answer_bytes: of an answer that is no stream. patience: with silent replicas.
+    """
+
+    connect_timeout_s: float = 1.0
+    max_attempts: int = 3
+    max_continuations: int = 8
+    max_answer_bytes: int = 256 * 1024 * 1024
+    patience: PatienceSettings = field(default_factory=PatienceSettings)
+
+
+class Decision(NamedTuple):
+    """Why a request went where it went.
+
+    Attributes:
+        at_s: wall clock. kind: "first", "retry", "hedge" or "continue". num_tokens: of the prompt, estimated.
+        num_cached_tokens: of those that the replica holds by the index. num_in_flight: at the replica, this one left
+            out. ranked: names of all candidates, the best first.
+    """
+
+    request_id: str
+    at_s: float
+    kind: str
+    model: str
+    replica: str
+    reason: str
+    num_tokens: int
+    num_cached_tokens: int
+    num_in_flight: int
+    tokens_in_flight: int
+    ranked: tuple[str, ...]
+
+
+class Observer(Protocol):
+    """Who counts and remembers."""
+
+    def decided(self, decision: Decision) -> None:
+        """A request is sent to a replica."""
+        ...
+
+    def attempt_ended(self, replica: str, outcome: str) -> None:
+        """One try ended: "ok", "refused", "failed", "stalled" or "cancelled"."""
+        ...
+
+    def finished(self, outcome: str, status: int, took_s: float, own_s: float, usage: tuple[int, int, int]) -> None:
+        """A request has its answer: "ok", "error", "cut" or "cancelled".
+
+        took_s: until its end. own_s: of it, before a replica was asked. usage: prompt, cached and output tokens.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class Router:
+    """Fleet, policy and what is known of the replicas. Used by one event loop.
+
+    Attributes:
+        clock: seconds, monotonic. wall_clock: seconds since 1970. new_id: ids for requests without one.
+        make_pool: connections to a replica.
+    """
+
+    fleet: Fleet
+    policy: Policy
+    index: PrefixIndex
+    settings: ProxySettings
+    observer: Observer
+    clock: Callable[[], float]
+    wall_clock: Callable[[], float]
+    new_id: Callable[[], str]
+    make_pool: Callable[[Replica], UpstreamPool]
+    budget: RetryBudget = field(default_factory=RetryBudget)
+    _pools: dict[Replica, UpstreamPool] = field(default_factory=dict)
+    _patience: dict[Replica, Patience] = field(default_factory=dict)
+
+    def choose(
+        self, features: Features, excluded: Iterable[str], request_id: str, kind: str
+    ) -> tuple[Replica, Decision] | None:
+        """The best replica for a request and why; None when none is able. Changes nothing."""
+        now_s = self.clock()
+        candidates = self.fleet.candidates(features.model, excluded, now_s)
+        if not candidates:
+            return None
+        ranked, reason = self.policy.pick(features, candidates, now_s)
+        replica = ranked[0]
+        assert isinstance(replica, Replica)
+        cached = 0
+        if features.block_hashes:
+            cached = self.index.depths(features.block_hashes).get(replica.number, 0) * BLOCK_BYTES // BYTES_PER_TOKEN
+        names = tuple(candidate.name for candidate in ranked[:8])
+        return replica, Decision(
+            request_id, self.wall_clock(), kind, features.model, replica.name, reason, features.num_tokens,
+            min(cached, features.num_tokens), replica.num_in_flight, replica.tokens_in_flight, names,
+        )  # fmt: skip
+
+    def pool(self, replica: Replica) -> UpstreamPool:
+        """Connections to a replica."""
+        pool = self._pools.get(replica)
+        if pool is None:
+            pool = self._pools[replica] = self.make_pool(replica)
+        return pool
+
+    def patience(self, replica: Replica) -> Patience:
+        """With a replica."""
+        patience = self._patience.get(replica)
+        if patience is None:
+            patience = self._patience[replica] = Patience(self.settings.patience)
+        return patience
+
+    def forget(self, replica: Replica) -> None:
+        """It left the fleet; its requests go on to their end."""
+        self._patience.pop(replica, None)
+        pool = self._pools.pop(replica, None)
+        if pool is not None:
+            pool.close()
+
+    def close(self) -> None:
+        """Hang up on all idle connections."""
+        for replica in list(self._pools):
+            self.forget(replica)
