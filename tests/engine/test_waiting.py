@@ -89,12 +89,15 @@ def test_the_least_important_lose_their_blocks_and_the_oldest_never_does(monkeyp
     priorities = [9, 1, 5, 3]
     for priority in priorities:
         simulation.add([1, 2, 3, priority], max_tokens=70, ignore_eos=True, priority=priority)
-    simulation.run()  # asserts after every step who was preempted
+    firsts: list[int] = []
+    while simulation.scheduler.has_requests:
+        simulation.step()  # asserts who was preempted, too
+        lost = [r.priority for r in simulation.requests.values() if r.num_preemptions]
+        firsts += [priority for priority in lost if priority not in firsts]
+    simulation.check_empty()
     simulation.check_tokens()
-    lost = [request.num_preemptions for request in simulation.requests.values()]
-    assert lost[0] == 0
-    assert lost[2] > 0
-    assert lost[1] <= lost[3] <= lost[2]
+    assert firsts[:2] == [5, 3]
+    assert 9 not in firsts
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -128,7 +131,7 @@ def test_who_waits_too_long_ends_with_the_numbers() -> None:
     assert isinstance(output.error, QueueTimeout)
     assert "has waited 10.0 s for its turn, its limit is 9.5 s" in str(output.error)
     assert output.finish_reason == "error"
-    assert (output.timing.queued_s, output.timing.e2e_s) == (None, 10.0 + 1.0)
+    assert (output.timing.queued_s, output.timing.e2e_s) == (None, 10.0)
     simulation.run()
     assert simulation.ended["r2"].finish_reason == "length"
     assert simulation.scheduler.counters.num_queue_timeouts == 1

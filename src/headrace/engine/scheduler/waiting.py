@@ -44,7 +44,8 @@ class WaitingQueue:
         self._num_requests = 0
         self._levels: dict[int, _Level] = {}
         self._priorities: list[int] = []
-        self._deadlines: list[tuple[float, int, str]] = []  # a heap; entries of those that left stay for a while
+        # A heap of (deadline, order, priority, id); entries of those that left stay for a while.
+        self._deadlines: list[tuple[float, int, int, str]] = []
 
     def __len__(self) -> int:
         """How many wait."""
@@ -61,7 +62,8 @@ class WaitingQueue:
         """Queue a request that has arrived."""
         self._level(request).arrived[request.request_id] = request
         if request.queue_timeout_s is not None:
-            heappush(self._deadlines, (request.arrival_s + request.queue_timeout_s, request.order, request.request_id))
+            deadline = request.arrival_s + request.queue_timeout_s
+            heappush(self._deadlines, (deadline, request.order, request.priority, request.request_id))
 
     def add_preempted(self, request: Request) -> None:
         """Queue a request that has lost its blocks."""
@@ -93,8 +95,7 @@ class WaitingQueue:
         """Requests that were never started and have waited for longer than their limit. They stay queued."""
         found = []
         while self._deadlines and self._deadlines[0][0] < now_s:
-            _, order, request_id = heappop(self._deadlines)
-            request = self._find(order, request_id)
+            request = self._find(*heappop(self._deadlines)[1:])
             if request is not None:
                 found.append(request)
         # An entry outlives its request until its deadline: most requests start long before it.
@@ -103,9 +104,7 @@ class WaitingQueue:
             heapify(self._deadlines)
         return found
 
-    def _find(self, order: int, request_id: str) -> Request | None:
-        for level in self._levels.values():
-            request = level.arrived.get(request_id)
-            if request is not None and request.order == order:
-                return request
-        return None
+    def _find(self, order: int, priority: int, request_id: str) -> Request | None:
+        level = self._levels.get(priority)
+        request = None if level is None else level.arrived.get(request_id)
+        return request if request is not None and request.order == order else None
