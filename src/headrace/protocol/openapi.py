@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import version as installed_version
 from typing import Any
 
 from headrace.protocol.openapi_answers import ANSWERS, ERRORS
@@ -27,14 +28,16 @@ _DETAILS = {
 
 def document(version: str = "") -> dict[str, Any]:
     """The document. Args: version: of headrace; the installed one where it is empty."""
-    from headrace import __version__
-
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in ENDPOINTS:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "headrace", "version": version or __version__, "license": {"name": "Apache-2.0"}},
+        "info": {
+            "title": "headrace",
+            "version": version or installed_version("headrace"),
+            "license": {"name": "Apache-2.0"},
+        },
         "paths": paths,
         "components": {
             "schemas": {**_bodies(), **ANSWERS, **ERRORS},
