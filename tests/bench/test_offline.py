@@ -20,9 +20,10 @@ def parse(*argv: str) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@pytest.mark.parametrize("module", ["offline", "step.command"])
 @pytest.mark.parametrize("heavy", ["torch", "transformers", "numpy"])
-def test_importing_the_command_is_light(heavy: str) -> None:
-    code = f"import sys, headrace.bench.offline; sys.exit({heavy!r} in sys.modules)"
+def test_importing_the_command_is_light(heavy: str, module: str) -> None:
+    code = f"import sys, headrace.bench.{module}; sys.exit({heavy!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

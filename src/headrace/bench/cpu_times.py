@@ -28,6 +28,14 @@ class CpuTimes:
             return None
 
 
+def other_cores(before: CpuTimes | None, after: CpuTimes | None) -> float | None:
+    """How many cores were busy with something else than the group in between, on average."""
+    if before is None or after is None:
+        return None
+    others_s = after.machine_s - before.machine_s - (after.group_s - before.group_s)
+    return max(0.0, others_s / (after.wall_s - before.wall_s))
+
+
 def _machine_ticks() -> int:
     """Ticks in which a core was not idle; time that a hypervisor took for others counts as busy."""
     fields = (_PROC / "stat").read_text().splitlines()[0].split()[1:]

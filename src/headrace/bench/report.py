@@ -12,7 +12,7 @@ from headrace.bench.comparison import Conditions
 from headrace.bench.results import EngineResult, Measurement, Spread
 from headrace.observability import machine
 
-_NOISY_CORES = 0.1
+NOISY_CORES = 0.1
 """More than so many cores busy with something else, and the figures are called disturbed."""
 
 
@@ -116,7 +116,7 @@ class Report:
 
     def _warnings(self) -> list[str]:
         others = [run.other_cores for run in _runs(self.results) if run.other_cores is not None]
-        if not others or max(others) <= _NOISY_CORES:
+        if not others or max(others) <= NOISY_CORES:
             return []
         return [
             f"DISTURBED: other programs kept up to {max(others):.1f} cores busy meanwhile; compare ratios, not figures"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median, quantiles
 from typing import Any
 
-from headrace.bench.cpu_times import CpuTimes
+from headrace.bench.cpu_times import CpuTimes, other_cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +49,14 @@ class Measurement:
     def from_answer(cls, answer: Mapping[str, Any], before: CpuTimes | None, after: CpuTimes | None) -> Measurement:
         """From a host's answer to "run", and the clocks around it."""
         seconds, requests = answer["seconds"], answer["requests"]
-        cpu_s = other_cores = None
-        if before and after:
-            cpu_s = after.group_s - before.group_s
-            others_s = after.machine_s - before.machine_s - cpu_s
-            other_cores = max(0.0, others_s / (after.wall_s - before.wall_s))
+        cpu_s = after.group_s - before.group_s if before and after else None
         return cls(
             seconds,
             tuple(tuple(request["token_ids"]) for request in requests),
             tuple(request["ttft_s"] for request in requests if request["ttft_s"] is not None),
             tuple(request["e2e_s"] for request in requests),
             cpu_s,
-            other_cores,
+            other_cores(before, after),
             answer["steps"],
         )
 

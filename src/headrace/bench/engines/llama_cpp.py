@@ -59,7 +59,7 @@ class _Slot:
 
 
 class Engine:
-    """A context with a stream of cache per slot. Prefixes are not shared: its server does not do so across slots."""
+    """A context with one stream of cache for all slots. Prefixes are not shared: its server does not either."""
 
     version = llama_cpp.__version__
 
@@ -71,7 +71,9 @@ class Engine:
         params.n_ctx = slots * -(-job["max_model_len"] // _CONTEXT_UNIT) * _CONTEXT_UNIT
         params.n_batch = params.n_ubatch = _STEP_TOKENS
         params.n_threads = params.n_threads_batch = job["threads"]
-        params.kv_unified = False  # one stream for all would have every request look at everybody's tokens
+        # With a stream per slot llama.cpp cuts a step into pieces of equal length per slot: 410 tokens/s on shape S,
+        # W1, bf16, two cores. In one stream, where every request looks over everybody's tokens, 567.
+        params.kv_unified = True
         for name, value in job["options"].items():
             if name == "quantization":
                 continue

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from headrace.bench.cpu_times import CpuTimes, other_cores
 from headrace.bench.step import instrument
 from headrace.bench.step.roofline import Roofline
 from headrace.bench.step.roofline import measure as measure_roofline
@@ -83,6 +85,7 @@ class StepSplit:
     Attributes:
         parts: by name. total_s: of a step. plain_s: the same without the stopwatch, which costs a little itself.
         attention, surgery: what ran.
+        other_cores: how many cores were busy with something else, on average; None where the system does not tell.
     """
 
     shape: StepShape
@@ -92,6 +95,7 @@ class StepSplit:
     plain_s: float
     attention: str
     surgery: str
+    other_cores: float | None = None
 
 
 def split_step(model: Path, dtype: str, shape: StepShape, settings: Mapping[str, Any]) -> StepSplit:
@@ -115,7 +119,9 @@ def split_step(model: Path, dtype: str, shape: StepShape, settings: Mapping[str,
     with instrument.instrumented(stopwatch):
         engine = assemble(str(model), EngineConfig.from_settings({**own, **settings}))
         try:
-            return _measure(engine, shape, roofline, stopwatch)
+            before = CpuTimes.now(os.getpgrp())
+            split = _measure(engine, shape, roofline, stopwatch)
+            return replace(split, other_cores=other_cores(before, CpuTimes.now(os.getpgrp())))
         finally:
             engine.core.runner.close()
 

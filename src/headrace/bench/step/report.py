@@ -6,7 +6,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
-from headrace.bench.report import grid
+from headrace.bench.report import NOISY_CORES, grid
 from headrace.bench.step.measure import StepSplit
 from headrace.bench.step.stopwatch import Part
 from headrace.observability import machine
@@ -23,6 +23,8 @@ def to_text(title: str, split: StepSplit) -> str:
     header = ["part", "ms", "share", "calls", "MB", "GFLOP", "limit ms", "× limit"]
     rows = [_row(name, part, split.total_s) for name, part in split.parts.items()]
     rows.append(_row("step", _sum(split.parts), split.total_s))
+    disturbed = (split.other_cores or 0.0) > NOISY_CORES
+    warning = f"DISTURBED: other programs kept {split.other_cores or 0.0:.1f} cores busy meanwhile; measure again"
     return "\n".join(
         [
             f"{title}: {kind}; median of {shape.steps} steps",
@@ -34,6 +36,7 @@ def to_text(title: str, split: StepSplit) -> str:
             "",
             f"without the stopwatch a step takes {split.plain_s * 1e3:.2f} ms: "
             f"{shape.num_tokens / split.plain_s:,.0f} tokens/s",
+            *([warning] if disturbed else []),
         ]
     )
 
@@ -55,6 +58,7 @@ def to_json(title: str, split: StepSplit, command: list[str]) -> dict[str, Any]:
             "bytes_per_s": split.roofline.bytes_per_s,
             "operations_per_s": split.roofline.operations_per_s,
         },
+        "other_cores": split.other_cores,
         "step_s": split.total_s,
         "plain_step_s": split.plain_s,
         "parts": {

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from headrace.bench.step.stopwatch import Cost
+from headrace.errors import ConfigError
 from headrace.model.kernels.library import Kernels, load_library, open_kernels
 from headrace.model.kernels.linear import PackedLinear
 from headrace.model.kernels.pages import zeroed_pages
@@ -37,8 +38,10 @@ class Roofline:
 
 
 def measure(dtype: torch.dtype, clock: Callable[[], float] = time.perf_counter) -> Roofline:
-    """Measure for weights of float32, bfloat16 or int8; takes about two seconds."""
+    """Measure for weights of float32, bfloat16 or int8 (ConfigError without kernels); takes about two seconds."""
     kernels = open_kernels() if load_library() is not None else None
+    if kernels is None and dtype == torch.int8:
+        raise ConfigError("int8 products need the CPU kernels, which were not built here")
     products = [product for side in _SIDES for product in _products(dtype, side, kernels)]
     rates = [2.0 * side**3 / _best_s(call, clock) for side, call in products]
     return Roofline(_READ_BYTES / _best_s(_reader(kernels), clock), max(rates))
