@@ -1,202 +1,18 @@
-"""Kinds of values: each reads one, says in words what it takes, and describes itself as a JSON schema.
-
-One description of a field is what is checked, what docs/api.md says and what /openapi.json says.
-"""
+"""Kinds of lists, of objects, and of values that may be one kind or another."""
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.errors import InvalidField, UnsupportedField
+from headrace.protocol.kinds.kind import INT64, Kind, Reading, Schema
+from headrace.protocol.kinds.scalars import Number, OneOf
 from headrace.protocol.shown import shown
 
-Schema = dict[str, Any]
-_INT64 = 2**63 - 1
 MAX_DEPTH = 100
 """Levels of a JSON object that is handed on: a schema, metadata, keyword arguments of a chat template."""
-
-
-@dataclass(slots=True)
-class Reading:
-    """One body that is being read.
-
-    Attributes:
-        strict: unknown fields are errors.
-        ignored: paths of the unknown fields.
-    """
-
-    strict: bool = False
-    ignored: list[str] = field(default_factory=list)
-
-
-class Kind(ABC):
-    """What a value may be."""
-
-    @property
-    @abstractmethod
-    def words(self) -> str:
-        """What is taken, to stand after "is not allowed: "."""
-
-    @abstractmethod
-    def takes(self, value: Any) -> bool:
-        """Whether the value is of the right JSON type; its range is looked at by `read`."""
-
-    @abstractmethod
-    def schema(self) -> Schema:
-        """As JSON schema."""
-
-    def read(self, value: Any, at: str, reading: Reading) -> Any:
-        """The value, normalised.
-
-        Raises:
-            InvalidField: it is not of this kind; `at` is its path.
-        """
-        if not self.takes(value):
-            raise InvalidField(at, shown(value), self.words)
-        return value
-
-
-@dataclass(frozen=True, slots=True)
-class Boolean(Kind):
-    """True or false."""
-
-    @property
-    def words(self) -> str:
-        """For messages."""
-        return "true or false"
-
-    def takes(self, value: Any) -> bool:
-        """By type."""
-        return isinstance(value, bool)
-
-    def schema(self) -> Schema:
-        """As JSON schema."""
-        return {"type": "boolean"}
-
-
-@dataclass(frozen=True, slots=True)
-class Integer(Kind):
-    """A whole number; 5.0 is one too, as for JSON schema."""
-
-    low: int = -_INT64
-    high: int = _INT64
-
-    @property
-    def words(self) -> str:
-        """For messages."""
-        return "an integer" + _range(self.low, self.high)
-
-    def takes(self, value: Any) -> bool:
-        """By type."""
-        if isinstance(value, float):
-            return value.is_integer()
-        return isinstance(value, int) and not isinstance(value, bool)
-
-    def read(self, value: Any, at: str, reading: Reading) -> int:
-        """Also its range."""
-        if not self.takes(value) or not self.low <= value <= self.high:
-            raise InvalidField(at, shown(value), self.words)
-        return int(value)
-
-    def schema(self) -> Schema:
-        """As JSON schema."""
-        return {"type": "integer"} | _bounds(self.low, self.high)
-
-
-@dataclass(frozen=True, slots=True)
-class Number(Kind):
-    """A finite number."""
-
-    low: float = -math.inf
-    high: float = math.inf
-    low_open: bool = False
-
-    @property
-    def words(self) -> str:
-        """For messages."""
-        if self.low_open:
-            return f"a number of more than {self.low:g}" + _range(-_INT64, self.high, " and")
-        return "a number" + _range(self.low, self.high)
-
-    def takes(self, value: Any) -> bool:
-        """By type."""
-        return isinstance(value, int | float) and not isinstance(value, bool)
-
-    def read(self, value: Any, at: str, reading: Reading) -> float:
-        """Also its range."""
-        fits = self.takes(value) and abs(value) < 1e300 and self.low <= value <= self.high
-        if not fits or (self.low_open and value == self.low):
-            raise InvalidField(at, shown(value), self.words)
-        return float(value)
-
-    def schema(self) -> Schema:
-        """As JSON schema."""
-        bounds = _bounds(self.low, self.high)
-        if self.low_open:
-            bounds["exclusiveMinimum"] = bounds.pop("minimum")
-        return {"type": "number"} | bounds
-
-
-@dataclass(frozen=True, slots=True)
-class Text(Kind):
-    """A string."""
-
-    min_length: int = 0
-    max_length: int | None = None
-
-    @property
-    def words(self) -> str:
-        """For messages."""
-        at_most = "" if self.max_length is None else f" of at most {self.max_length} characters"
-        return f"a string{at_most}{' that is not empty' * bool(self.min_length)}"
-
-    def takes(self, value: Any) -> bool:
-        """By type."""
-        return isinstance(value, str)
-
-    def read(self, value: Any, at: str, reading: Reading) -> str:
-        """Also its length."""
-        fits = isinstance(value, str) and len(value) >= self.min_length
-        if not fits or (self.max_length is not None and len(value) > self.max_length):
-            raise InvalidField(at, shown(value), self.words)
-        return str(value)
-
-    def schema(self) -> Schema:
-        """As JSON schema."""
-        schema: Schema = {"type": "string"}
-        if self.min_length:
-            schema["minLength"] = self.min_length
-        if self.max_length is not None:
-            schema["maxLength"] = self.max_length
-        return schema
-
-
-@dataclass(frozen=True, slots=True)
-class OneOf(Kind):
-    """One of a few strings."""
-
-    values: tuple[str, ...]
-
-    @property
-    def words(self) -> str:
-        """For messages."""
-        return (
-            "one of " + ", ".join(f'"{value}"' for value in self.values)
-            if len(self.values) > 1
-            else (f'"{self.values[0]}"')
-        )
-
-    def takes(self, value: Any) -> bool:
-        """By value, so that it can stand beside other kinds of strings."""
-        return isinstance(value, str) and value in self.values
-
-    def schema(self) -> Schema:
-        """As JSON schema."""
-        return {"type": "string", "enum": list(self.values)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,8 +118,8 @@ class TokenIds(Kind):
         """Also its items."""
         if not isinstance(value, list) or len(value) < self.min_length:
             raise InvalidField(at, shown(value), self.words)
-        if value and (set(map(type, value)) != {int} or min(value) < 0 or max(value) > _INT64):
-            place, wrong = next((p, i) for p, i in enumerate(value) if type(i) is not int or not 0 <= i <= _INT64)
+        if value and (set(map(type, value)) != {int} or min(value) < 0 or max(value) > INT64):
+            place, wrong = next((p, i) for p, i in enumerate(value) if type(i) is not int or not 0 <= i <= INT64)
             raise InvalidField(f"{at}[{place}]", shown(wrong), "a token id of 0 or more")
         return tuple(value)
 
@@ -421,15 +237,6 @@ class Tagged(Kind):
     def schema(self) -> Schema:
         """As JSON schema."""
         return {"anyOf": [kind.schema() for kind in self.variants.values()]}
-
-
-def _range(low: float, high: float, start: str = " of") -> str:
-    bounds = [f"at least {low:g}"] * (low > -_INT64) + [f"at most {high:g}"] * (high < _INT64)
-    return f"{start} {' and '.join(bounds)}" if bounds else ""
-
-
-def _bounds(low: float, high: float) -> Schema:
-    return {name: bound for name, bound in (("minimum", low), ("maximum", high)) if abs(bound) < _INT64}
 
 
 def _is_flat(value: Any, num_levels: int) -> bool:
