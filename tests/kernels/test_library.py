@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from headrace.config.environment import CpuEnvironment, read_cpu_environment
 from headrace.errors import ConfigError
 from headrace.model.kernels.library import available_isas, open_kernels
 from headrace.model.kernels.linear import PackedLinear
+from headrace.observability import machine
 
 built = pytest.mark.skipif(not available_isas(), reason="the CPU kernels were not built")
 
@@ -51,6 +53,31 @@ def test_a_missing_library_is_said(tmp_path: Path) -> None:
     assert available_isas(missing) == ()
     with pytest.raises(ConfigError, match="compiler"):
         open_kernels(path=missing)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity is Linux's")
+@built
+def test_one_processor_means_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under `taskset`; the environment wins."""
+    monkeypatch.delenv("HEADRACE_CPU_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
+    assert open_kernels().num_threads == 1
+    monkeypatch.setenv("HEADRACE_CPU_THREADS", "2")
+    assert open_kernels().num_threads == 2
+
+
+@pytest.mark.parametrize(
+    ("cpu_max", "cores"), [("150000 100000", 1.5), ("50000 100000", 0.5), ("max 100000", 4), ("900000 100000", 4)]
+)
+def test_a_control_groups_share_of_time_bounds_the_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpu_max: str, cores: float
+) -> None:
+    """Of four processors; a whole number of threads, at least one."""
+    monkeypatch.setattr(machine, "usable_cpus", lambda: 4)
+    (tmp_path / "cpu.max").write_text(cpu_max)
+    assert machine._usable_cores(tmp_path / "cpu.max") == cores
+    monkeypatch.setattr(machine, "_usable_cores", lambda: cores)
+    assert machine.usable_threads() == max(1, int(cores))
 
 
 def test_threads_that_call_at_the_same_time_get_what_one_gets(open_isa) -> None:

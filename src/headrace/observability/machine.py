@@ -65,9 +65,14 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _usable_cores() -> float:
+def usable_threads() -> int:
+    """Threads that can all run at a time; more of them, where the control group allows less, are stopped together."""
+    return max(1, int(_usable_cores()))
+
+
+def _usable_cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> float:
     """Cores that this process may use: its affinity, and the control group's share of time."""
-    quota, _, period = (_read(Path("/sys/fs/cgroup/cpu.max")) or "max").partition(" ")
+    quota, _, period = (_read(cpu_max) or "max").partition(" ")
     return usable_cpus() if quota == "max" else min(usable_cpus(), int(quota) / int(period))
 
 

@@ -11,7 +11,7 @@ import torch
 
 from headrace.config.environment import read_cpu_environment
 from headrace.errors import ConfigError
-from headrace.observability.machine import usable_cpus
+from headrace.observability.machine import usable_threads
 
 ABI = 2
 LIBRARY_PATH = Path(__file__).with_name("libheadrace.so")
@@ -244,7 +244,7 @@ def open_kernels(isa: str | None = None, num_threads: int | None = None, path: P
         raise ConfigError("the CPU kernels were not built: install headrace where a C++ compiler is found")
     environment = read_cpu_environment()
     isa = isa or environment.isa or available_isas(path)[0]
-    return Kernels(library, isa, num_threads or environment.num_threads or usable_cpus())
+    return Kernels(library, isa, num_threads or environment.num_threads or usable_threads())
 
 
 def check(status: int, what: str) -> None:
