@@ -11,7 +11,8 @@ class SurgeryReport:
     """Counts per kind of replacement and class of module.
 
     Attributes:
-        fused: replaced modules, by (kind, class name); kinds are "attention", "mlp", "experts", "linear", "norm".
+        fused: replaced modules, by (kind, class name); kinds are "attention", "mlp", "experts", "linear", "product"
+            (a matrix in a module's own code), "embedding" (tied to a linear), "norm", "layer".
         dropped: modules that stay the model's own, by (kind, class name, reason).
         packed_bytes: memory of the packed weights. seconds: how long it all took.
     """
