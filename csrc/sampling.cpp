@@ -5,7 +5,7 @@
 //
 //   row ─► the `shortlist` most likely, sorted ─► filters ─► draw in this order
 //                                                    └─ a token that is not listed may stay:
-//   row ─► buckets by distance from the peak ─► the bucket that holds the limit, sorted ─► lowest value that stays
+//   row ─► buckets by distance from the peak ─► the one that holds the limit, sorted ─► lowest value that stays
 //       ─► sums of columns (token = line · columns + column) ─► draw a column ─► draw a line of it
 #include <algorithm>
 #include <cmath>
@@ -23,7 +23,8 @@ constexpr double fixed_point = 1099511627776.0;  // 2^40
 constexpr float reach = 28.0f;
 constexpr int most_listed = 256;
 
-int64_t fixed(float weight) { return int64_t(double(weight) * fixed_point); }
+// 0 for a NaN: its row fails, but must do no harm before.
+int64_t fixed(float weight) { return weight > 0.0f ? int64_t(double(weight) * fixed_point) : 0; }
 
 struct Row {
     const void* x;
@@ -58,6 +59,7 @@ struct Drawn {
 // Inverts the distribution function of n weights; `weight(i)` gives the integers.
 template <class Weight>
 Drawn invert(int64_t n, int64_t total, double uniform, const Weight& weight) {
+    if (total <= 0) return {0, 0.0};
     const int64_t target = std::min(int64_t(uniform * double(total)), total - 1);
     int64_t upto = 0;
     for (int64_t i = 0; i < n; ++i) {
