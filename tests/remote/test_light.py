@@ -6,12 +6,12 @@ import subprocess
 import sys
 
 CODE = """
-import sys, resource
+import sys
+from headrace.observability.machine import process_rss_bytes
 import headrace.engine.remote.process, headrace.engine.remote.link, headrace.engine.intake
 heavy = [name for name in ("torch", "transformers", "safetensors") if name in sys.modules]
 assert not heavy, heavy
-rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-assert rss < 80, f"{rss} MiB"
+assert process_rss_bytes() < 80 << 20, process_rss_bytes()
 """
 
 

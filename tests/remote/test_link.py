@@ -65,6 +65,7 @@ def test_both_give_the_same_tokens_and_tell_the_same_of_themselves() -> None:
         for kind in MAKERS:
             async with link(kind) as (engine, outcomes):
                 assert engine.info is not None
+                await eventually(lambda engine=engine: engine.stats is not None, "figures before there is work")
                 for i in range(20):
                     outcomes.submit(f"r{i}", [i, 2, 3], max_tokens=5 + i, seed=i, logprobs=1 if i % 3 else None)
                 outcomes.submit("both", n=2, prompt_logprobs=1)

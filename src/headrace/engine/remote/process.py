@@ -194,7 +194,7 @@ class EngineProcess:
 
     def on_ready(self, info: EngineInfo) -> None:
         """A process is ready: it gets all that waits."""
-        self._info, self._stats, self._load = info, None, None
+        self._info = info
         limits = IntakeLimits(info.vocab_size, info.max_model_len, frozenset(info.eos_token_ids))
         if self._intake is None:
             self._intake = Intake(limits, self._clock)
@@ -204,6 +204,7 @@ class EngineProcess:
 
     def on_lost(self, error: HeadraceError) -> None:
         """A process has ended. With it end the requests that have given out a token, and the questions."""
+        self._stats = self._load = None
         for future in self._calls.values():
             if not future.done():
                 future.set_exception(_dead(error))
