@@ -16,7 +16,7 @@ from queue import SimpleQueue
 
 from headrace.engine.client import EngineClient, Handler
 from headrace.engine.request import Request
-from headrace.errors import HeadraceError, InvalidParameter, InvalidRequest, RequestFailed
+from headrace.errors import HeadraceError, InvalidParameter, RequestFailed
 from headrace.text.guides import GuideCompiler
 
 _log = logging.getLogger(__name__)
@@ -42,20 +42,18 @@ class GuidedClient:
         self._closed = False
 
     def submit(self, requests: Sequence[Request], handler: Handler) -> None:
-        """Hand over the sequences of one request, as `EngineClient.submit`; returns before a guide is compiled.
+        """Hand over requests, all or none, as `EngineClient.submit`; returns before a guide is compiled.
 
         Raises:
             What `EngineClient.submit` raises. InvalidParameter: a guide, without a tokenizer. A guide that does not
             compile is not raised: it is the error of the terminal outputs.
         """
-        spec = requests[0].params.guide
-        if spec is None or requests[0].guide is not None:
+        unready = [request.params.guide.kind for request in requests if request.params.guide and not request.guide]
+        if not unready:
             self._client.submit(requests, handler)
             return
         if self._compiler is None:
-            raise InvalidParameter("guide", spec.kind, "guides need a tokenizer, and there is none")
-        if any(request.params.guide != spec for request in requests):
-            raise InvalidRequest("requests that are handed over together need to have the same guide")
+            raise InvalidParameter("guide", unready[0], "guides need a tokenizer, and there is none")
         self._start_workers()
         self._client.reserve(requests, handler)
         self._queue.put(requests)
@@ -98,8 +96,8 @@ class GuidedClient:
     def _prepare(self, requests: Sequence[Request]) -> None:
         assert self._compiler is not None
         for request in requests:
-            if not self._closed and self._client.is_reserved(request.request_id):
+            spec = request.params.guide
+            if spec is not None and self._client.is_reserved(request.request_id):
                 # Nobody else knows the request yet; from `admit` on it is the scheduler's.
-                assert request.params.guide is not None
-                request.guide = self._compiler.compile(request.params.guide)
-        self._client.admit([request for request in requests if request.guide is not None])
+                request.guide = self._compiler.compile(spec)
+        self._client.admit(requests)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
+from headrace import assets
 from headrace.config import EngineConfig
 from headrace.engine.cache.groups import CacheGroup
 from headrace.engine.cache.kv_cache import KVCache
@@ -18,6 +19,8 @@ from headrace.engine.runner.simulated import CostModel, SimulatedRunner
 from headrace.engine.sampling_params import SamplingParams
 from headrace.engine.scheduler import Scheduler, SchedulerLimits, get_policy
 from headrace.errors import ModelNotSupported
+from headrace.text import Tokenizer
+from headrace.text.guides import GuideCompiler
 
 _SIMULATED_STEP_TOKENS = 2048
 _SIMULATED_SEQS = 256
@@ -39,12 +42,14 @@ class BuiltEngine:
     Attributes:
         core: not started. info: of it; `load_s` is the time that `build` took.
         config: with every None worked out. read_device: figures of the accelerator.
+        guides: compiles for it; its tokenizer is loaded with the first one.
     """
 
     core: EngineCore
     info: EngineInfo
     config: EngineConfig
     read_device: Callable[[], DeviceFigures] = field(default=DeviceFigures)
+    guides: GuideCompiler | None = None
 
 
 def build(spec: EngineSpec, clock: Callable[[], float] = time.perf_counter) -> BuiltEngine:
@@ -88,12 +93,11 @@ def _with_model(spec: EngineSpec, clock: Callable[[], float]) -> BuiltEngine:
         generation_defaults=_changed_fields(default_params(loaded.model.generation_config)),
     )
     read = partial(device_figures, loaded.device)
-    return BuiltEngine(engine.core, info, config, lambda: DeviceFigures(*read()))
+    guides = _guide_compiler(spec, loaded.source or spec.model, info.vocab_size)
+    return BuiltEngine(engine.core, info, config, lambda: DeviceFigures(*read()), guides)
 
 
 def _eos_of_tokenizer(spec: EngineSpec, source: str | None) -> tuple[int, ...]:
-    from headrace.text import Tokenizer
-
     if source is None:
         return ()
     try:
@@ -142,4 +146,14 @@ def _simulated(spec: EngineSpec, simulated: SimulatedSpec, clock: Callable[[], f
         pid=os.getpid(),
         generation_defaults={},
     )
-    return BuiltEngine(core, info, config)
+    return BuiltEngine(core, info, config, guides=_guide_compiler(spec, _source(spec.model), simulated.vocab_size))
+
+
+def _guide_compiler(spec: EngineSpec, source: str, vocab_size: int) -> GuideCompiler:
+    load = partial(Tokenizer, source, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
+    return GuideCompiler(load, vocab_size)
+
+
+def _source(model: str) -> str:
+    """Where the tokenizer of a model that is not loaded comes from."""
+    return str(assets.path(model)) if model in assets.names() else model

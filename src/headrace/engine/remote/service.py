@@ -4,6 +4,7 @@
 
     reader thread      messages ─► submit, cancel, stop ─► EngineClient; a thread of its own for each call
     engine thread      steps
+    guide threads      requests with guides: compiled, then to the EngineClient
     dispatcher thread  the outputs of a step ─► one message; waits when the parent does not read
     main thread        statistics every half second, whatever the others do; the last words
 """
@@ -16,6 +17,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from headrace.engine.client import EngineClient
+from headrace.engine.guided_client import GuidedClient
 from headrace.engine.outputs import EngineOutput
 from headrace.engine.remote.building import BuiltEngine
 from headrace.engine.remote.calls import run_call
@@ -55,6 +57,7 @@ class Service:
         self._clock = built.core.clock
         self._reporter = StatsReporter(built.core, built.read_device)
         self._client = EngineClient(built.core, built.config.max_queue_size, self._send_outputs)
+        self._guided = GuidedClient(self._client, built.guides)
         self._plain: list[tuple[str, tuple[int, ...], int]] = []  # both: the dispatcher's alone
         self._others: list[SentOutput] = []
 
@@ -62,6 +65,7 @@ class Service:
         """Serve until the parent says stop, or the engine dies; returns what it died of."""
         self._client.start()
         self._connection.send(Ready(self._built.info))
+        self._connection.send(Stats(self._reporter.stats()))
         while not self._client.wait(_STATS_PERIOD_S):
             self._connection.send_unless_full(Stats(self._reporter.stats()))
         self._connection.send(Stats(self._reporter.stats()))
@@ -83,9 +87,9 @@ class Service:
                 self._client.stop(block=False)
 
     def _accept(self, requests: Sequence[Request]) -> None:
-        """Hand requests to the engine. What has to be made ready for them first is made on the way here."""
+        """Hand requests to the engine; those with guides by way of the threads that compile them."""
         try:
-            self._client.submit(requests, self._take_output)
+            self._guided.submit(requests, self._take_output)
         except HeadraceError as error:
             refused = report(error)
             ends = [

@@ -37,14 +37,15 @@ _MOST_THREADS = 8
 
 
 class _Job:
-    """One row's mask. `outcome` and `batch` are changed under the workers' lock."""
+    """One row's mask. All but `row` are changed under the workers' lock."""
 
-    __slots__ = ("batch", "outcome", "row")
+    __slots__ = ("batch", "is_done", "outcome", "row")
 
     def __init__(self, row: SamplingRow, batch: MaskBatch) -> None:
         self.row = row
         self.batch = batch
         self.outcome: MaskOutcome = "late"
+        self.is_done = False
 
 
 class MaskBatch:
@@ -86,7 +87,7 @@ class MaskWorkers:
             if row.sampling is not None and row.sampling.guide is not None:
                 guide = row.sampling.guide.guide
                 job = recent.get(guide)
-                if job is None or job.row.position != row.sampling.position or job.outcome != "late":
+                if job is None or job.row.position != row.sampling.position or job.is_done:
                     job = self._new_job(row.sampling, batch)
                 else:
                     self._join(job, batch)
@@ -127,7 +128,7 @@ class MaskWorkers:
 
     def _join(self, job: _Job, batch: MaskBatch) -> None:
         with self._changed:
-            if job.outcome == "late":  # else it was ready a moment ago
+            if not job.is_done:  # it may have been ready a moment ago
                 job.batch = batch
                 batch.num_open += 1
 
@@ -143,7 +144,7 @@ class MaskWorkers:
         while (job := self._queue.get()) is not None:
             outcome = self._outcome(job.row)
             with self._changed:
-                job.outcome = outcome
+                job.outcome, job.is_done = outcome, True
                 job.batch.num_open -= 1
                 if job.batch.num_open == 0 or job.batch.is_hurried:
                     self._changed.notify_all()

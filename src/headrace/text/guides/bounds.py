@@ -42,8 +42,11 @@ def check_regex(pattern: str) -> None:
 
 
 def check_schema(text: str) -> None:
-    """Raise InvalidGuide when a JSON schema is no JSON, or its patterns are too long, alone or together."""
-    _check_total(_patterns_length(parse_json(text)))
+    """Raise InvalidGuide when a JSON schema is none, or its patterns are too long, alone or together."""
+    schema = parse_json(text)
+    if not isinstance(schema, dict) and schema is not True:
+        raise InvalidGuide(f"a JSON schema must be an object or true, not {shown(schema)}")
+    _check_total(_patterns_length(schema))
 
 
 def check_lark(text: str) -> None:
@@ -86,6 +89,12 @@ def parse_json(text: str) -> Any:
         raise InvalidGuide(f"the guide's JSON cannot be read: {error}") from error
     except RecursionError as error:
         raise InvalidGuide(f"the guide's JSON is nested deeper than {_MAX_JSON_DEPTH}") from error
+
+
+def shown(value: Any) -> str:
+    """The beginning of a value as JSON."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:60]} …"
 
 
 def _json_at(text: str, position: int) -> tuple[Any, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 from headrace.errors import InvalidRequest
@@ -23,14 +24,15 @@ class GuideCompiler:
     """Makes guides for one model. Thread-safe; blocks its caller, so it is for a worker's thread.
 
     Args:
-        tokenizer: of the model. vocab_size: columns of the model's logits.
+        tokenizer: of the model, or what loads it when the first guide comes.
+        vocab_size: columns of the model's logits.
         timeout_s: for one compilation. max_cached: compiled grammars that are kept, the last used; max_cached_chars:
             bounds their texts together, and by that their memory (about a hundred bytes a character).
     """
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | Callable[[], Tokenizer],
         vocab_size: int,
         *,
         timeout_s: float = COMPILE_TIMEOUT_S,
@@ -54,6 +56,7 @@ class GuideCompiler:
         Raises:
             InvalidGuide: with llguidance's words. GuideTimeout: it took too long.
             InvalidRequest: the model's tokenizer is none that guides can be made for.
+            ModelNotSupported: it cannot be loaded.
         """
         with self._lock:
             kept = self._cache.get(spec)
@@ -101,9 +104,9 @@ class GuideCompiler:
         """Llguidance's form of the tokenizer, and the id that stands for the end; once, about a second for 150,000."""
         with self._converting:
             if self._converted is None:
-                self._converted = run_bounded(
-                    lambda: _converted(self._tokenizer, self._vocab_size), _TOKENIZER_TIMEOUT_S
-                )
+                given, vocab_size = self._tokenizer, self._vocab_size
+                tokenizer = given if isinstance(given, Tokenizer) else given()
+                self._converted = run_bounded(lambda: _converted(tokenizer, vocab_size), _TOKENIZER_TIMEOUT_S)
             return self._converted
 
 

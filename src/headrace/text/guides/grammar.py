@@ -17,7 +17,7 @@ _WHITESPACE = r"\r?\n[ \t]{0,32}|[ \t]{1,2}"
 """Between the parts of JSON: a new line and its indentation, or up to two blanks. With unbounded whitespace a model
 that likes blanks prints them until its tokens are used up, and all of it is of the grammar."""
 
-_MAX_WORDS = 400
+_MAX_CHARS = 400
 
 
 def to_llguidance(spec: GuideSpec) -> str:
@@ -36,9 +36,9 @@ def invalid(spec: GuideSpec, words: str) -> InvalidGuide:
 
 
 def shortened(words: str) -> str:
-    """In one line, and not longer than a line may be."""
+    """In one line, and its middle left out where it is long: the reason mostly stands at one of the ends."""
     line = " ".join(words.split())
-    return line if len(line) <= _MAX_WORDS else f"{line[:_MAX_WORDS]} …"
+    return line if len(line) <= _MAX_CHARS else f"{line[: _MAX_CHARS // 2]} … {line[-_MAX_CHARS // 2 :]}"
 
 
 def json_in_lark(schema: Mapping[str, Any]) -> str:
@@ -63,7 +63,9 @@ def _convert(spec: GuideSpec) -> str:
             return LLMatcher.grammar_from_json_schema({"type": "object"}, overrides=_json_options(True))
         case "json_schema":
             check_schema(spec.value)
-            return LLMatcher.grammar_from_json_schema(spec.value, overrides=_json_options(spec.strict))
+            # The schema `true` as one that can carry options.
+            schema = "{}" if spec.value.strip() == "true" else spec.value
+            return LLMatcher.grammar_from_json_schema(schema, overrides=_json_options(spec.strict))
         case "regex":
             check_regex(spec.value)
             return LLMatcher.grammar_from_regex(spec.value)
