@@ -55,7 +55,7 @@ class EngineCore:
 
     Attributes:
         recent_steps: times of the last 4,096 steps. totals: of all steps. clock: the engine's.
-        unreported_steps: of the last 1,024 steps, those that no statistics have taken yet.
+        unreported_steps: None, or what who reports statistics has put here to have every step appended to.
         progress_s: clock when the engine's thread last began or ended a step, or took a command after it had waited.
         is_stepping: whether a step is under way. Both are for who watches from another thread.
     """
@@ -67,7 +67,7 @@ class EngineCore:
         self.scheduler = scheduler
         self.runner = runner
         self.recent_steps: deque[StepTimes] = deque(maxlen=4096)
-        self.unreported_steps: deque[StepTimes] = deque(maxlen=1024)
+        self.unreported_steps: deque[StepTimes] | None = None
         self.totals = StepTotals()
         self.clock = clock
         self.progress_s = clock()
@@ -109,7 +109,8 @@ class EngineCore:
 
     def _record(self, step: StepTimes) -> None:
         self.recent_steps.append(step)
-        self.unreported_steps.append(step)
+        if self.unreported_steps is not None:
+            self.unreported_steps.append(step)
         self.totals.add(step)
 
     def raise_if_broken(self) -> None:

@@ -12,6 +12,8 @@ from headrace.engine.remote.building import DeviceFigures
 from headrace.engine.remote.spec import EngineStats, Load, StepSample
 from headrace.observability import machine
 
+_MOST_STEPS = 1024
+
 
 class StatsReporter:
     """Makes EngineStats. Used by one thread; only one reporter per core, because it takes the core's newest steps.
@@ -22,8 +24,10 @@ class StatsReporter:
     """
 
     def __init__(self, core: EngineCore, read_device: Callable[[], DeviceFigures] = DeviceFigures) -> None:
-        """Finds the largest cache group, whose blocks are reported."""
+        """Steps are collected from now on. The blocks of the largest cache group are reported."""
         self._core = core
+        self._steps: deque[StepTimes] = deque(maxlen=_MOST_STEPS)
+        core.unreported_steps = self._steps
         self._read_device = read_device
         self._pool = max(core.scheduler.cache.pools, key=lambda pool: pool.num_blocks)
 
@@ -64,7 +68,7 @@ class StatsReporter:
             num_preemptions=counters.num_preemptions,
             num_evictions=sum(pool.num_evictions for pool in core.scheduler.cache.pools),
             num_queue_timeouts=counters.num_queue_timeouts,
-            steps=tuple(_sample(step) for step in _take_all(core.unreported_steps)),
+            steps=tuple(_sample(step) for step in _take_all(self._steps)),
             rss_bytes=machine.process_rss_bytes(),
             cpu_s=time.process_time(),
             device_used_bytes=device.used_bytes,
