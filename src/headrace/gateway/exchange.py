@@ -295,7 +295,7 @@ class Exchange:
             return ReplicaFailed(f"no replica answered ({tried})")
         fleet = self._router.fleet
         if len(fleet) and not fleet.knows(self._features.model):
-            models = sorted({model for replica in fleet for model in replica.endpoint.models})
+            models = sorted({model for replica in fleet for model in replica.models})
             return ModelNotFound(f"no replica serves {self._features.model!r}; there is: {', '.join(models)}")
         now_s = self._router.clock()
         states = ", ".join(f"{replica.name} {replica.condition(now_s)}" for replica in fleet) or "there are none"

@@ -72,7 +72,7 @@ class Fleet:
         without = set(excluded)
         able, ejected, num_up = [], [], 0
         for replica in self._replicas.values():
-            if model and replica.endpoint.models and model not in replica.endpoint.models:
+            if model and replica.models and model not in replica.models:
                 continue
             condition = replica.condition(now_s)
             if condition in ("down", "draining"):
@@ -90,7 +90,7 @@ class Fleet:
 
     def knows(self, model: str) -> bool:
         """Whether any replica serves the model, able or not."""
-        return any(not replica.endpoint.models or model in replica.endpoint.models for replica in self)
+        return any(not replica.models or model in replica.models for replica in self)
 
 
 def _is_same(replica: Replica, endpoint: Endpoint | None) -> bool:

@@ -40,6 +40,10 @@ class OwnPages(Protocol):
         """Whether a request is for the gateway."""
         ...
 
+    def admits(self, request: Request) -> None:
+        """Whether a request for a replica may pass. Raises HeadraceError."""
+        ...
+
     async def answer(self, request: Request) -> OwnAnswer:
         """Answer it. May raise HeadraceError."""
         ...
@@ -48,6 +52,9 @@ class OwnPages(Protocol):
 class _NoPages:
     def serves(self, request: Request) -> bool:
         return False
+
+    def admits(self, request: Request) -> None:
+        """Everybody."""
 
     async def answer(self, request: Request) -> OwnAnswer:
         raise NotImplementedError
@@ -100,6 +107,10 @@ class Gateway:
             return own
         if self.is_draining:
             return _refuse(client, ServerDraining("the gateway finishes what it has, and takes nothing new"))
+        try:
+            self.pages.admits(request)
+        except HeadraceError as error:
+            return _refuse(client, error)
         exchange = Exchange(self.router, request, client, self.live)
         exchange.start()
         return exchange

@@ -64,6 +64,7 @@ class Replica:
             to compute.
         is_up: by the last probe. draining: gets nothing new. breaker: from the outcomes of requests.
         busy_until_s: it asked for a pause (429 or 503 with Retry-After). load: as it reported.
+        learned_models: as it lists them.
     """
 
     def __init__(self, endpoint: Endpoint, number: int, settings: BreakerSettings, now_s: float) -> None:
@@ -77,12 +78,18 @@ class Replica:
         self.draining = False
         self.busy_until_s = 0.0
         self.load = ReportedLoad()
+        self.learned_models: tuple[str, ...] = ()
         self._warm_since_s = now_s - SLOW_START_S
 
     @property
     def name(self) -> str:
         """Of the endpoint."""
         return self.endpoint.name
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Models that it serves: as it was registered with, or as it lists them; empty: not known."""
+        return self.endpoint.models or self.learned_models
 
     def weight(self, now_s: float) -> float:
         """Its share: after an outage it grows for ten seconds, so that a cold replica is not flooded."""

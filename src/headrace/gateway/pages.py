@@ -1,0 +1,271 @@
+"""What the gateway answers itself: health, metrics, the models of the fleet, and administration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+from urllib.parse import parse_qs, unquote
+
+import msgspec
+
+from headrace.errors import InvalidField, InvalidRequest, MethodNotAllowed, NoReplica, RouteNotFound
+from headrace.gateway.discovery.registration import RegistrationSource
+from headrace.gateway.discovery.source import parse_endpoint
+from headrace.gateway.discovery.static import StaticSource
+from headrace.gateway.features import features
+from headrace.gateway.fleet import Fleet
+from headrace.gateway.gateway import OwnAnswer
+from headrace.gateway.http.messages import Request
+from headrace.gateway.journal import Journal
+from headrace.gateway.replica import Replica
+from headrace.gateway.route import Router
+
+_PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
+
+Guard = Callable[[Mapping[str, str], bool], None]
+"""Checks a request's headers, and whether their owner may administer. Raises Unauthorized or Forbidden."""
+
+
+class Supervisor(Protocol):
+    """Who runs replicas of its own."""
+
+    async def rolling_restart(self) -> list[str]:
+        """Restart each in turn, with no request lost; returns their names."""
+        ...
+
+    async def scale(self, count: int) -> int:
+        """Run so many."""
+        ...
+
+
+class Pages:
+    """Routes of the gateway's own.
+
+    Args:
+        router, journal: what there is to tell. added: replicas that administrators add. registered: that announce
+            themselves. guard: who may ask. supervisor: of replicas that the gateway runs itself, if it does.
+        is_draining: whether nothing new is taken.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        journal: Journal,
+        added: StaticSource,
+        registered: RegistrationSource,
+        guard: Guard,
+        version: str,
+        is_draining: Callable[[], bool],
+        supervisor: Supervisor | None = None,
+    ) -> None:
+        """Ready to answer."""
+        self._router = router
+        self._journal = journal
+        self._added = added
+        self._registered = registered
+        self._guard = guard
+        self._version = version
+        self._is_draining = is_draining
+        self.supervisor = supervisor
+
+    def serves(self, request: Request) -> bool:
+        """Health, metrics, models, version and administration; everything else is a replica's."""
+        path = request.path
+        return path in _OWN or path.startswith((b"/health", b"/admin/"))
+
+    def admits(self, request: Request) -> None:
+        """Whether a request for a replica may pass. Raises Unauthorized."""
+        self._guard(_headers(request), False)
+
+    async def answer(self, request: Request) -> OwnAnswer:
+        """Answer a request for the gateway."""
+        path, method = unquote(request.path.decode("latin-1")), request.method.decode()
+        if path.startswith("/health"):
+            return self._health(path)
+        is_admin = path.startswith("/admin/")
+        if is_admin or path == "/v1/models":
+            self._guard(_headers(request), is_admin)
+        if path == "/metrics":
+            return OwnAnswer(200, self._journal.render(), _PROMETHEUS)
+        if path == "/version":
+            return _json({"version": self._version})
+        if path == "/v1/models":
+            return _json(self._models())
+        for (wanted, pattern), handle in self._admin_routes().items():
+            name = _matched(pattern, path)
+            if name is not None:
+                if wanted == method:
+                    return await handle(request, name)
+                methods = [m for m, p in self._admin_routes() if _matched(p, path) is not None]
+                if method not in methods:
+                    raise MethodNotAllowed(f"{path} takes {', '.join(methods)}, not {method}")
+        raise RouteNotFound(f"{path} is not served here; {', '.join(sorted({p for _, p in self._admin_routes()}))} are")
+
+    # ---------------------------------------------------------------- for everybody
+
+    def _health(self, path: str) -> OwnAnswer:
+        if path == "/health/live":
+            return _json({"status": "live"})
+        if path not in ("/health", "/health/ready"):
+            raise RouteNotFound(f"{path} is not served here; /health, /health/live and /health/ready are")
+        able = self._router.fleet.candidates("", (), self._router.clock())
+        if self._is_draining() or not able:
+            reason = "the gateway drains" if self._is_draining() else _conditions(self._router)
+            return _json({"status": "not ready", "reason": reason}, 503)
+        return _json({"status": "ready", "replicas": len(able)})
+
+    def _models(self) -> dict[str, Any]:
+        found: dict[str, list[str]] = {}
+        for replica in self._router.fleet:
+            for model in replica.models:
+                found.setdefault(model, []).append(replica.name)
+        data = [
+            {"id": model, "object": "model", "created": 0, "owned_by": "headrace", "replicas": names}
+            for model, names in sorted(found.items())
+        ]
+        return {"object": "list", "data": data}
+
+    # ---------------------------------------------------------------- for administrators
+
+    def _admin_routes(self) -> dict[tuple[str, str], Callable[[Request, str], Awaitable[OwnAnswer]]]:
+        return {
+            ("GET", "/admin/fleet"): self._fleet,
+            ("POST", "/admin/replicas"): self._add,
+            ("DELETE", "/admin/replicas/{name}"): self._remove,
+            ("POST", "/admin/replicas/{name}/drain"): self._drain,
+            ("POST", "/admin/replicas/{name}/undrain"): self._undrain,
+            ("POST", "/admin/register"): self._register,
+            ("DELETE", "/admin/register/{name}"): self._withdraw,
+            ("POST", "/admin/route"): self._route,
+            ("GET", "/admin/decisions"): self._decisions,
+            ("POST", "/admin/rolling_restart"): self._rolling_restart,
+            ("POST", "/admin/scale"): self._scale,
+        }
+
+    async def _fleet(self, request: Request, name: str) -> OwnAnswer:
+        now_s = self._router.clock()
+        replicas = [self._described(replica, now_s) for replica in self._router.fleet]
+        return _json({"replicas": replicas, "counts": self._journal.counts, "index_entries": len(self._router.index)})
+
+    def _described(self, replica: Replica, now_s: float) -> dict[str, Any]:
+        load = replica.load
+        return {
+            "name": replica.name,
+            "url": replica.endpoint.url,
+            "condition": replica.condition(now_s),
+            "weight": replica.weight(now_s),
+            "models": list(replica.models),
+            "num_in_flight": replica.num_in_flight,
+            "tokens_in_flight": replica.tokens_in_flight,
+            "reported": {"running": load.num_running, "waiting": load.num_waiting, "cache_ratio": load.cache_ratio},
+            "lease_s": self._registered.expires_in_s(replica.name),
+            "metadata": dict(replica.endpoint.metadata),
+        }
+
+    async def _add(self, request: Request, name: str) -> OwnAnswer:
+        endpoint = parse_endpoint(_object(request.body))
+        self._added.add(endpoint)
+        return _json({"added": endpoint.name, "url": endpoint.url}, 201)
+
+    async def _remove(self, request: Request, name: str) -> OwnAnswer:
+        self._known(name)
+        if not self._added.remove(name) and not self._registered.withdraw(name):
+            raise InvalidRequest(
+                f"replica {name} comes from a file or from the gateway's own processes: take it out there, or drain it"
+            )
+        return _json({"removed": name})
+
+    async def _drain(self, request: Request, name: str) -> OwnAnswer:
+        self._known(name).draining = True
+        return _json({"draining": name})
+
+    async def _undrain(self, request: Request, name: str) -> OwnAnswer:
+        self._known(name).draining = False
+        return _json({"undrained": name})
+
+    def _known(self, name: str) -> Replica:
+        replica = self._router.fleet.get(name)
+        if replica is None:
+            raise RouteNotFound(f"there is no replica {name!r}; there is: {_names(self._router.fleet)}")
+        return replica
+
+    async def _register(self, request: Request, name: str) -> OwnAnswer:
+        endpoint = parse_endpoint(_object(request.body))
+        self._registered.announce(endpoint)
+        return _json({"registered": endpoint.name, "lease_s": self._registered.lease_s})
+
+    async def _withdraw(self, request: Request, name: str) -> OwnAnswer:
+        return _json({"withdrawn": self._registered.withdraw(name)})
+
+    async def _route(self, request: Request, name: str) -> OwnAnswer:
+        """Where a body would go; nothing is sent and nothing counted."""
+        query = parse_qs(request.target.partition(b"?")[2].decode("latin-1"))
+        if query.get("dry_run") != ["1"]:
+            raise InvalidRequest("only POST /admin/route?dry_run=1 is there: it tells where a request would go")
+        asked = features(request.body, request.client, request.header(b"x-session-id").decode("latin-1"))
+        chosen = self._router.choose(asked, (), "dry-run", "first")
+        if chosen is None:
+            raise NoReplica(f"no replica is able to take a request: {_conditions(self._router)}")
+        return _json(chosen[1]._asdict())
+
+    async def _decisions(self, request: Request, name: str) -> OwnAnswer:
+        query = parse_qs(request.target.partition(b"?")[2].decode("latin-1"))
+        text = query.get("limit", ["100"])[0]
+        if not text.isdecimal() or len(text) > 6:
+            raise InvalidField("limit", text, "a whole number")
+        newest = [decision._asdict() for decision in reversed(self._journal.decisions)]
+        return _json({"decisions": newest[: int(text)]})
+
+    async def _rolling_restart(self, request: Request, name: str) -> OwnAnswer:
+        return _json({"restarted": await self._supervised().rolling_restart()})
+
+    async def _scale(self, request: Request, name: str) -> OwnAnswer:
+        count = _object(request.body).get("replicas")
+        if not isinstance(count, int) or isinstance(count, bool) or not 0 < count <= 64:
+            raise InvalidField("replicas", count, "a whole number from 1 to 64")
+        return _json({"replicas": await self._supervised().scale(count)})
+
+    def _supervised(self) -> Supervisor:
+        if self.supervisor is None:
+            raise InvalidRequest("this gateway runs no replicas of its own; `headrace up` does")
+        return self.supervisor
+
+
+_OWN = frozenset({b"/metrics", b"/version", b"/v1/models"})
+
+
+def _matched(pattern: str, path: str) -> str | None:
+    """The name in a path that has the pattern's form, "" for a pattern without one; None when it has another form."""
+    before, braces, after = pattern.partition("{name}")
+    if not braces:
+        return "" if path == pattern else None
+    name = path[len(before) : len(path) - len(after)] if after else path[len(before) :]
+    return name if path.startswith(before) and path.endswith(after) and name and "/" not in name else None
+
+
+def _headers(request: Request) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except ValueError as error:
+        raise InvalidRequest(f"the body is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    return value
+
+
+def _json(value: Any, status: int = 200) -> OwnAnswer:
+    return OwnAnswer(status, msgspec.json.encode(value))
+
+
+def _conditions(router: Router) -> str:
+    now_s = router.clock()
+    return ", ".join(f"{replica.name} {replica.condition(now_s)}" for replica in router.fleet) or "there are none"
+
+
+def _names(fleet: Fleet) -> str:
+    return ", ".join(replica.name for replica in fleet) or "none"
