@@ -188,15 +188,15 @@ class Application:
         try:
             body = await read_body(exchange.receive, exchange.headers, self.config.max_body_bytes)
         except HeadraceError:
-            exchange.closes = not self._will_be_read(exchange)
+            exchange.closes = self._is_hopeless(exchange)
             raise
         self.metrics.request_received(exchange.route)
         return body
 
-    def _will_be_read(self, exchange: Exchange) -> bool:
-        """Whether to let a client that is refused finish its body: it looks for the answer only then."""
+    def _is_hopeless(self, exchange: Exchange) -> bool:
+        """Whether to hang up on a client that is refused; others may finish their body, and see the answer only then."""
         announced = exchange.headers.get("content-length", "")
-        return announced.isdecimal() and int(announced) <= 8 * self.config.max_body_bytes
+        return announced.isdecimal() and int(announced) > 8 * self.config.max_body_bytes
 
     async def parsed(self, backend: Backend, body: bytes, parse: Callable[..., Any], exchange: Exchange) -> Any:
         """A body as a call; names the fields that were ignored in the answer's head."""

@@ -18,7 +18,7 @@ class HttpServer(uvicorn.Server):
     """A server that leaves signals alone."""
 
     @contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         """Whoever runs it decides what a signal means."""
         yield
 

@@ -93,7 +93,7 @@ class Panel:
             return call, await backend.encoder.in_time(size, lambda: _ids(backend, call))
 
     async def _count_tokens(self, _: str, exchange: Exchange) -> None:
-        _, ids = await self._count(parse_count_tokens, exchange)
+        ids = (await self._count(parse_count_tokens, exchange))[1]
         await exchange.answer_json({"input_tokens": len(ids)})
 
     async def _tokenize(self, _: str, exchange: Exchange) -> None:

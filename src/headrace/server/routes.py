@@ -28,29 +28,23 @@ class Routes:
         Raises:
             RouteNotFound, MethodNotAllowed: with the methods that are.
         """
-        methods, parameter = self._fixed.get(path), ""
-        if methods is None:
-            methods, parameter = self._by_prefix(path)
+        methods, parameter = self._methods(path)
         endpoint = methods.get(method)
         if endpoint is None:
             raise MethodNotAllowed(f"{path} is for {allowed(methods)}, not for {method[:20]}")
         return endpoint, parameter
 
-    def _by_prefix(self, path: str) -> tuple[Mapping[str, Endpoint], str]:
+    def methods(self, path: str) -> str:
+        """What a path may be asked with, for the Allow header. Raises RouteNotFound."""
+        return allowed(self._methods(path)[0])
+
+    def _methods(self, path: str) -> tuple[Mapping[str, Endpoint], str]:
+        if path in self._fixed:
+            return self._fixed[path], ""
         for prefix, methods in self._open_ended.items():
             if path.startswith(prefix) and len(path) > len(prefix):
                 return methods, path[len(prefix) :]
         raise RouteNotFound(f"there is nothing at {path[:200]}; /openapi.json lists what there is")
-
-    def methods(self, path: str) -> str:
-        """What a path may be asked with, for the Allow header; "" for none."""
-        methods = self._fixed.get(path)
-        if methods is None:
-            try:
-                methods = dict(self._by_prefix(path)[0])
-            except RouteNotFound:
-                return ""
-        return allowed(methods)
 
 
 def allowed(methods: Iterable[str]) -> str:
