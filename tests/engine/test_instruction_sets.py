@@ -49,7 +49,7 @@ def test_named_models_faults_and_bits(isa: str) -> None:
     """The tests of those, in a process where the environment forces the instruction set from the start."""
     files = ["tests/models/test_named_architectures.py", "tests/engine/test_faults.py"]
     files.append("tests/engine/test_bit_identity.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", *files]
+    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "-m", "not slow", *files]
     environment = os.environ | {"HEADRACE_CPU_ISA": isa, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout[-3000:]
