@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from headrace.engine.client import EngineClient
+from headrace.engine.guided_client import GuidedClient
 from headrace.engine.intake import Intake, IntakeLimits
 from headrace.engine.outputs import EngineOutput
 from headrace.engine.remote.building import BuiltEngine
@@ -19,7 +20,7 @@ from headrace.engine.remote.link import CallName, EngineState, Sink
 from headrace.engine.remote.reporting import StatsReporter
 from headrace.engine.remote.spec import EngineInfo, EngineStats
 from headrace.engine.request import Request
-from headrace.errors import EngineDead, EngineStopped, EngineUnresponsive
+from headrace.errors import EngineStopped, EngineUnresponsive
 
 _STOP_TIMEOUT_S = 10.0
 
@@ -46,6 +47,7 @@ class LocalEngine:
         self._info: EngineInfo | None = None
         self._intake: Intake | None = None
         self._client: EngineClient | None = None
+        self._guided: GuidedClient | None = None
         self._reporter: StatsReporter | None = None
         self._loop = asyncio.get_running_loop()
         self._idle = asyncio.Event()
@@ -103,19 +105,19 @@ class LocalEngine:
         self._intake = Intake(limits, self._clock)
         self._reporter = StatsReporter(built.core, built.read_device)
         self._client = EngineClient(built.core, built.config.max_queue_size, self._hand_over)
+        self._guided = GuidedClient(self._client, built.guides)
         self._client.start()
         self._become("ready")
         return built.info
 
     def submit(self, requests: Sequence[Request], sink: Sink) -> None:
         """As EngineLink; QueueFull too, at once."""
-        if self._client is None or self._stopping:
-            raise EngineStopped(
-                f"the engine is {'stopping' if self._stopping else self._state}: it accepts no requests"
-            )
+        if self._client is None or self._guided is None or self._stopping:
+            state = "stopping" if self._stopping and self._state != "stopped" else self._state
+            raise EngineStopped(f"the engine is {state}: it accepts no requests")
         self._ledger.add(requests, sink)
         try:
-            self._client.submit(requests, self._batch.append)
+            self._guided.submit(requests, self._batch.append)
         except BaseException:
             self._ledger.remove(requests)
             raise
@@ -152,14 +154,12 @@ class LocalEngine:
     async def stop(self, deadline_s: float | None) -> None:
         """As EngineLink."""
         self._stopping = True
-        try:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), deadline_s)
-        finally:
-            if self._client is not None:
-                await asyncio.to_thread(partial(self._client.stop, timeout_s=_STOP_TIMEOUT_S))
-                await asyncio.sleep(0)  # its last outputs are on their way to this loop
-            reason = EngineStopped("the engine was stopped before this request ended")
-            died = self._client is not None and self._client.cause is not None
-            self._ledger.end_all("error" if died else "cancelled", EngineDead(str(reason)) if died else reason)
-            self._become("stopped", "it was stopped")
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), deadline_s)
+        if self._client is not None:
+            await asyncio.to_thread(partial(self._client.stop, timeout_s=_STOP_TIMEOUT_S))
+            if self._guided is not None:
+                await asyncio.to_thread(self._guided.close)
+            await asyncio.sleep(0)  # its last outputs are on their way to this loop
+        self._ledger.end_all("cancelled", EngineStopped("the engine was stopped before this request ended"))
+        self._become("stopped", "it was stopped")
