@@ -100,14 +100,16 @@ inline void weighted_sum(const void* const* rows, const float* weights, int k, i
 // Once for the highest value, and once for where it stands: the second pass ends early and reads what is still cached.
 template <class T>
 int64_t argmax_as(const T* x, int64_t n) {
-    vf highest = vset(-__builtin_inff()), taint = vzero();
+    vf highest[2] = {vset(-__builtin_inff()), vset(-__builtin_inff())}, taint[2] = {vzero(), vzero()};
     int64_t i = 0;
-    for (; i + W <= n; i += W) {
-        const vf v = vload(x + i);
-        highest = vmax(v, highest);
-        taint = vfma(v, vzero(), taint);  // NaN as soon as one value is not finite
+    for (; i + 2 * W <= n; i += 2 * W) {
+        for (int j = 0; j < 2; ++j) {
+            const vf v = vload(x + i + j * W);
+            highest[j] = vmax(v, highest[j]);
+            taint[j] = vfma(v, vzero(), taint[j]);  // NaN as soon as one value is not finite
+        }
     }
-    float top = vhighest(highest), tainted = vsum(taint);
+    float top = vhighest(vmax(highest[0], highest[1])), tainted = vsum(vadd(taint[0], taint[1]));
     for (int64_t j = i; j < n; ++j) {
         const float v = widen(x[j]);
         top = v > top ? v : top;
@@ -115,6 +117,10 @@ int64_t argmax_as(const T* x, int64_t n) {
     }
     if (!(tainted == 0.0f)) return -1;
     int64_t found = 0;
+    for (; found + W <= n; found += W) {
+        const uint32_t below = vbelow_mask(vload(x + found), vset(top)), all = uint32_t((uint64_t(1) << W) - 1);
+        if (below != all) return found + __builtin_ctz(~below);
+    }
     while (widen(x[found]) != top) ++found;
     return found;
 }

@@ -16,6 +16,7 @@ from headrace.engine.plan import SamplingRow
 from headrace.engine.runner.draw_settings import DrawSettings
 from headrace.engine.runner.full_row import draw_from_full_row
 from headrace.engine.runner.kernel_draws import KernelDraws
+from headrace.engine.runner.sampler import Sampler
 from headrace.engine.runner.shortlist import SHORTLIST, UNDECIDED, draw_from_shortlist, may_suffice
 from headrace.model.kernels.sampling import MOST_LISTED, draw
 
@@ -110,3 +111,26 @@ def test_settings_out_of_range_are_refused(open_isa) -> None:
         draw(open_isa(1), logits, torch.zeros(1, dtype=torch.int64), **names, shortlist=MOST_LISTED + 1)
     with pytest.raises(ValueError, match="one number per row"):
         draw(open_isa(1), logits, torch.zeros(2, dtype=torch.int64), **names, shortlist=SHORTLIST)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_sampler_on_kernels_and_without(open_isa, dtype: torch.dtype) -> None:
+    """Greedy, drawn, penalised, banned and broken rows beside each other: the same outcomes."""
+    logits = (torch.randn(60, 1000, generator=torch.Generator().manual_seed(5)) * 4).round().to(dtype)
+    logits[3, 7], logits[4], logits[5, ::2] = float("nan"), -INF, -INF
+    kinds: list[dict[str, Any]] = [
+        {"temperature": 0.0},
+        {},
+        {"top_k": 50},
+        {"top_p": 0.9},
+        {"top_k": 700, "min_p": 0.01},
+        {"temperature": 0.0, "frequency_penalty": 1.0},
+        {"repetition_penalty": 1.3},
+    ]
+    rows = [row(i, i, output=[i, 5], banned=[9] * (i % 2), logprobs=i % 3, **kinds[i % 7]) for i in range(60)]
+    with_kernels = Sampler(1000, logits.device, open_isa(2)).sample(logits, rows)
+    without = Sampler(1000, logits.device).sample(logits, rows)
+    assert [s.token_id for s in with_kernels] == [s.token_id for s in without]
+    assert [s.logprobs for s in with_kernels] == [s.logprobs for s in without]
+    assert [type(s.error) for s in with_kernels] == [type(s.error) for s in without]
+    assert sum(s.error is not None for s in without) == 2

@@ -6,7 +6,7 @@ within the rounding of e^x (1e-7) of a boundary. A processor that has the kernel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -14,6 +14,7 @@ from headrace.engine.plan import SamplingRow
 from headrace.engine.runner.draw_settings import DrawSettings
 from headrace.engine.runner.shortlist import SHORTLIST
 from headrace.model.kernels.library import Kernels
+from headrace.model.kernels.rows import argmax
 from headrace.model.kernels.sampling import draw
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -31,6 +32,19 @@ class KernelDraws:
         """As `draw_from_full_row`, for any settings; in the place of the largest logits 0, or NaN if not finite."""
         ids = self.draw(logits, range(len(rows)), rows)
         return ids, torch.zeros(len(rows)).masked_fill_(ids < 0, torch.nan)
+
+    def most_likely(self, logits: torch.Tensor, otherwise: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """The most likely token of each row of logits [R, V]; `otherwise` is asked about rows with an infinity or NaN.
+
+        Both choose the first of equals, so it does not matter who chose.
+        """
+        if logits.dtype not in DTYPES or logits.stride(1) != 1:
+            return otherwise(logits)
+        ids = argmax(self._kernels, logits)
+        unsure = (ids < 0).nonzero()[:, 0]
+        if len(unsure):
+            ids[unsure] = otherwise(logits[unsure])
+        return ids
 
     def draw(self, logits: torch.Tensor, at: Sequence[int], rows: Sequence[SamplingRow]) -> torch.Tensor:
         """Token ids [len(at)] int64 for rows `at` of logits [R, V]; -1 where the largest logit is not finite."""

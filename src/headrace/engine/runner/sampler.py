@@ -81,8 +81,7 @@ class Sampler:
             raise ValueError(f"logits are {tuple(logits.shape)}, expected {(len(rows), self.vocab_size)}")
         if not rows:
             return []
-        token_ids, peaks = argmax(logits)
-        outcomes = token_ids.masked_fill_(~torch.isfinite(peaks), _NON_FINITE)
+        outcomes = _raw_outcomes(logits) if self._draws is None else self._draws.most_likely(logits, _raw_outcomes)
         special = [i for i, row in enumerate(rows) if not row.params.greedy or changes_logits(row) or i in masks]
         if self._draws is not None and logits.dtype in DTYPES:
             special = self._draw_unchanged(self._draws, logits, rows, special, outcomes, masks)
@@ -144,6 +143,12 @@ class Sampler:
             for j, token_id in zip(undecided, drawn.tolist(), strict=True):
                 chosen[special[j]] = token_id
         return chosen
+
+
+def _raw_outcomes(logits: torch.Tensor) -> torch.Tensor:
+    """The most likely token of each row [R], or that it has none."""
+    token_ids, peaks = argmax(logits)
+    return token_ids.masked_fill_(~torch.isfinite(peaks), _NON_FINITE)
 
 
 _Way = Callable[[torch.Tensor, Sequence[SamplingRow]], tuple[torch.Tensor, torch.Tensor]]
