@@ -41,7 +41,7 @@ def repeated(levels: int, name: str = "T") -> str:
         (GuideSpec.grammar("start: %json {nonsense"), "after %json"),
         (GuideSpec.json_schema('{"items":' * 5000 + "{}" + "}" * 5000), "nested deeper"),
         (GuideSpec.json_schema('{"items":' * 200 + "{}" + "}" * 200), "nested deeper"),
-        (GuideSpec.regex("(" * 2000 + "a" + ")" * 2000), "nest"),
+        (GuideSpec.regex("(" * 2000 + "a" + ")" * 2000), "invalid regex"),
         (GuideSpec.grammar("start: " + "(" * 100_000 + '"a"' + ")" * 100_000), "cannot be used"),
         (GuideSpec.grammar("root ::= " + "(" * 100_000 + '"a"' + ")" * 100_000), "recursion depth"),
         (
