@@ -6,7 +6,7 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from headrace.config import EngineConfig, ServerConfig
+from headrace.config import EngineConfig, GatewayConfig, ServerConfig
 from headrace.config.environment import ALIASES
 from headrace.config.fields import attribute_docs, field_kinds, secret_fields
 from headrace.config.presets import PRESETS
@@ -71,7 +71,7 @@ rate(headrace_computed_tokens_total{phase="prefill"}[1m])`
 def settings_page() -> str:
     """docs/settings.md."""
     parts = [_SETTINGS_HEAD]
-    for title, cls in (("Engine", EngineConfig), ("Server", ServerConfig)):
+    for title, cls in (("Engine", EngineConfig), ("Server", ServerConfig), ("Gateway", GatewayConfig)):
         parts.append(f"\n## {title}\n\n| name | type | default | |\n|---|---|---|---|\n")
         parts += [_setting_row(cls, field.name, field.default) for field in fields(cls)]
     parts.append("\n## Presets\n")

@@ -38,19 +38,20 @@ def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """A flag for each engine setting, and for the settings' other sources."""
-    _add_sources(parser)
+    add_sources(parser)
     add_field_flags(parser.add_argument_group("engine"), EngineConfig, _ALIASES)
 
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     """A flag for each setting of engine and server, and for the settings' other sources."""
-    _add_sources(parser)
+    add_sources(parser)
     add_field_flags(parser.add_argument_group("server"), ServerConfig)
     both = {field.name for field in fields(EngineConfig)} & {field.name for field in fields(ServerConfig)}
     add_field_flags(parser.add_argument_group("engine"), EngineConfig, _ALIASES, without=both)
 
 
-def _add_sources(parser: argparse.ArgumentParser) -> None:
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Flags for a settings file and a preset."""
     group = parser.add_argument_group("settings", "default < preset < file < environment HEADRACE_<NAME> < flag")
     group.add_argument("--config", type=Path, metavar="FILE", help="settings as TOML or YAML (or: HEADRACE_CONFIG)")
     group.add_argument(

@@ -27,6 +27,7 @@ COMMANDS = {
     "generate": Command("headrace.cli.generate", "complete prompts, from the command line or a file of JSON lines"),
     "chat": Command("headrace.cli.chat", "talk with a model in the terminal"),
     "serve": Command("headrace.cli.serve", "serve a model over HTTP, OpenAI-compatible"),
+    "gateway": Command("headrace.cli.gateway", "one address for many replicas, here or elsewhere"),
     "config": Command("headrace.cli.config", "show every setting and where its value came from"),
     "key": Command("headrace.cli.key", "make an API key for the server"),
     "bench": Command("headrace.cli.bench", "measure engines side by side"),

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.cli.engine_arguments import add_model_arguments, add_server_arguments, settings_of
-from headrace.config.sources import SETTINGS_CLASSES
+from headrace.cli.open_files import allow_many_connections
+from headrace.config import EngineConfig, ServerConfig
 from headrace.errors import AddressNotAvailable, ConfigError, HeadraceError
 from headrace.server import exit_codes
 
 if TYPE_CHECKING:
-    from headrace.config import EngineConfig, ServerConfig
     from headrace.engine.remote import EngineSpec, SimulatedSpec
     from headrace.text import Tokenizer
 
@@ -36,7 +36,6 @@ exit codes:
   130  ended at once by a second signal
 """
 
-_MANY_FILES = 1 << 16
 _SWITCH_INTERVAL_S = 0.001
 """Threads that go through long texts hand the interpreter over this often; Python's own 5 ms would show in the ITL."""
 
@@ -58,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal; returns the exit code."""
-    settings = settings_of(arguments, SETTINGS_CLASSES)
+    settings = settings_of(arguments, (EngineConfig, ServerConfig))
     server, engine = settings.server, settings.engine
     spec = _spec(arguments, engine, server.log_level)
     from headrace.server import listen
@@ -132,7 +131,7 @@ def _served(
     from headrace.engine.remote.process import EngineProcess
     from headrace.server.lifecycle import ServerLife
 
-    _allow_many_connections()
+    allow_many_connections()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
 
     def load_tokenizer() -> Tokenizer:
@@ -157,13 +156,3 @@ def _served(
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve())
-
-
-def _allow_many_connections() -> None:
-    """Raise the limit of open files as far as this user may: a connection is a file."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace.errors import ConfigError
 
@@ -14,6 +14,8 @@ class GatewayConfig:
     Attributes:
         replicas: addresses of replicas, http://host:port.
         replica_file: file that lists replicas (TOML, YAML or an address a line), read again when it changes.
+        replica_api_key: key that the gateway itself shows to replicas when it asks how they are; clients' own keys are
+            passed on.
         policy: who takes a request: "prefix", "least_tokens", "least_connections", "round_robin",
             "weighted_round_robin", "power_of_two", "consistent_hash", "ip_hash" or "random".
         failure_threshold: failures in a row after which a replica gets no requests for recovery_s.
@@ -28,6 +30,7 @@ class GatewayConfig:
 
     replicas: tuple[str, ...] = ()
     replica_file: str | None = None
+    replica_api_key: str | None = field(default=None, metadata={"secret": True}, repr=False)
     policy: str = "prefix"
     failure_threshold: int = 3
     recovery_s: float = 30.0

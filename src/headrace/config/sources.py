@@ -16,13 +16,14 @@ from typing import Any, TypeVar
 from headrace.config.engine import EngineConfig
 from headrace.config.environment import Variable, read_settings_environment
 from headrace.config.fields import FieldKind, field_kinds, secret_fields
+from headrace.config.gateway import GatewayConfig
 from headrace.config.nearest import nearest
 from headrace.config.presets import get_preset
 from headrace.config.server import ServerConfig
 from headrace.config.settings_file import read_settings_file
 from headrace.errors import ConfigError
 
-SETTINGS_CLASSES: tuple[type[Any], ...] = (EngineConfig, ServerConfig)
+SETTINGS_CLASSES: tuple[type[Any], ...] = (EngineConfig, ServerConfig, GatewayConfig)
 """All settings that there are; a command may use a part of them."""
 
 Config = TypeVar("Config")
@@ -71,6 +72,11 @@ class Settings:
     def server(self) -> ServerConfig:
         """The server's part; raises ConfigError."""
         return self.build(ServerConfig)
+
+    @property
+    def gateway(self) -> GatewayConfig:
+        """The gateway's part; raises ConfigError."""
+        return self.build(GatewayConfig)
 
     def build(self, kind: type[Config]) -> Config:
         """Make one of the plane's classes. Raises ConfigError that says where the values in question came from."""

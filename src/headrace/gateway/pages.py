@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qs, unquote
 
 import msgspec
@@ -23,8 +23,18 @@ from headrace.gateway.route import Router
 
 _PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 
-Guard = Callable[[Mapping[str, str], bool], None]
-"""Checks a request's headers, and whether their owner may administer. Raises Unauthorized or Forbidden."""
+
+class Guard(NamedTuple):
+    """Who may ask.
+
+    Attributes:
+        check: given a request's credentials (headers by name), and whether their owner has to be an administrator.
+            Raises Unauthorized or Forbidden.
+        is_open: whether everybody may have a request passed on, which then need not be looked at.
+    """
+
+    check: Callable[[Mapping[str, str], bool], None]
+    is_open: bool
 
 
 class Supervisor(Protocol):
@@ -76,7 +86,9 @@ class Pages:
 
     def admits(self, request: Request) -> None:
         """Whether a request for a replica may pass. Raises Unauthorized."""
-        self._guard(_headers(request), False)
+        if self._guard.is_open or _is_preflight(request):
+            return
+        self._guard.check(_credentials(request), False)
 
     async def answer(self, request: Request) -> OwnAnswer:
         """Answer a request for the gateway."""
@@ -85,7 +97,7 @@ class Pages:
             return self._health(path)
         is_admin = path.startswith("/admin/")
         if is_admin or path == "/v1/models":
-            self._guard(_headers(request), is_admin)
+            self._guard.check(_credentials(request), is_admin)
         if path == "/metrics":
             return OwnAnswer(200, self._journal.render(), _PROMETHEUS)
         if path == "/version":
@@ -232,6 +244,7 @@ class Pages:
         return self.supervisor
 
 
+_CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
 _OWN = frozenset({b"/metrics", b"/version", b"/v1/models"})
 
 
@@ -244,8 +257,13 @@ def _matched(pattern: str, path: str) -> str | None:
     return name if path.startswith(before) and path.endswith(after) and name and "/" not in name else None
 
 
-def _headers(request: Request) -> dict[str, str]:
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
+def _credentials(request: Request) -> dict[str, str]:
+    return {name.decode(): value.decode("latin-1") for name, value in request.headers if name in _CREDENTIALS}
+
+
+def _is_preflight(request: Request) -> bool:
+    """Whether a browser asks what it may ask: it sends no credentials with that, and the replica answers it."""
+    return request.method == b"OPTIONS" and request.header(b"access-control-request-method") != b""
 
 
 def _object(body: bytes) -> dict[str, Any]:

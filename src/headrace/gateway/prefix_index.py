@@ -28,10 +28,13 @@ class PrefixIndex:
     Args:
         default_capacity: hashes per replica, until it has reported the size of its cache.
         max_entries: hashes in all; replicas' bounds shrink to share it.
+
+    Attributes: num_changes: counts what is recorded and forgotten, so that others see that there is something new.
     """
 
     def __init__(self, default_capacity: int = 32_768, max_entries: int = 262_144) -> None:
         """Nothing known."""
+        self.num_changes = 0
         self._masks: dict[int, int] = {}
         self._generations: dict[int, _Generations] = {}
         self._default = default_capacity
@@ -47,6 +50,7 @@ class PrefixIndex:
 
     def remove_replica(self, replica: int) -> None:
         """Forget a replica; also one whose cache is gone, before it is added again."""
+        self.num_changes += 1
         generations = self._generations.pop(replica, None)
         if generations is not None:
             self._drop(replica, generations.young | generations.old)
@@ -57,6 +61,7 @@ class PrefixIndex:
 
     def record(self, hashes: Sequence[int], replica: int) -> None:
         """The replica was sent this prefix."""
+        self.num_changes += 1
         generations = self._generations[replica]
         young, bit, masks = generations.young, 1 << replica, self._masks
         for block_hash in hashes:

@@ -29,12 +29,13 @@ class ProbeSettings:
 
     Attributes:
         interval_s: between two probes of one replica. timeout_s: for an answer. threshold: misses in a row that say
-            it is down.
+            it is down. api_key: that the replicas want.
     """
 
     interval_s: float = 0.25
     timeout_s: float = 0.4
     threshold: int = 2
+    api_key: str | None = field(default=None, repr=False)
 
 
 @dataclass(slots=True)
@@ -147,6 +148,8 @@ class Prober:
         endpoint = replica.endpoint
         reply = _Reply(asyncio.get_running_loop().create_future())
         headers = [(b"host", f"{endpoint.host}:{endpoint.port}".encode()), (b"connection", b"close")]
+        if self._settings.api_key is not None:
+            headers.append((b"authorization", b"Bearer " + self._settings.api_key.encode()))
         pool = self._gateway.router.make_pool(replica)
         async with asyncio.timeout(self._settings.timeout_s):
             connection = await pool.connect(self._settings.timeout_s)

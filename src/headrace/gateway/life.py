@@ -1,0 +1,161 @@
+"""A gateway's life: from a bound socket to the exit code.
+
+::
+
+    bound ─► replicas of its own started ─► listening: announced ─► signal: draining, nothing new ─► 0
+                     │                            │                        │
+                     └─► one cannot start: its    └─► all given up: 5      └─► second signal: 130, at once
+                         exit code
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
+
+from headrace.gateway.assembly import Assembly
+
+_log = logging.getLogger(__name__)
+
+OK = 0
+CUT_SHORT = 130
+_KEEP_MEMORY_S = 2.0
+
+
+class Front(NamedTuple):
+    """Where clients come in.
+
+    Attributes: listener: bound. tls: for https. drain_timeout_s: what is under way gets this long at the end.
+    """
+
+    listener: socket.socket
+    tls: ssl.SSLContext | None = None
+    drain_timeout_s: float = 30.0
+
+
+class OwnReplicas(Protocol):
+    """Replicas that live with the gateway."""
+
+    async def start(self) -> None:
+        """Start them; returns once the first is ready. Raises what keeps the first from starting."""
+        ...
+
+    async def run(self) -> int:
+        """Keep them alive; returns only when that is given up, with the exit code."""
+        ...
+
+    async def stop(self, deadline_s: float) -> None:
+        """Let them finish what they have, for so many seconds, and end them."""
+        ...
+
+    def kill(self) -> None:
+        """End them at once."""
+        ...
+
+
+class GatewayLife:
+    """Runs one gateway on the current event loop.
+
+    Args:
+        assembly: the gateway. front: where it listens. announce: told once that requests are taken.
+        own: replicas that live with it.
+    """
+
+    def __init__(
+        self, assembly: Assembly, front: Front, announce: Callable[[], None], own: OwnReplicas | None = None
+    ) -> None:
+        """Nothing runs yet."""
+        self._assembly = assembly
+        self._front = front
+        self._announce = announce
+        self._own = own
+        self._ending: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._draining: asyncio.Task[None] | None = None
+
+    async def run(self) -> int:
+        """Pass requests on until something ends it; returns the exit code. Raises what kept it from starting."""
+        background: list[asyncio.Task[None]] = []
+        with self._signals():
+            try:
+                opening = asyncio.create_task(self._open(background), name="headrace-open")
+                await asyncio.wait((opening, self._ending), return_when=asyncio.FIRST_COMPLETED)
+                if opening.done():
+                    opening.result()
+                return await self._ending
+            finally:
+                opening.cancel()
+                await self._close([opening, *background])
+
+    async def _open(self, background: list[asyncio.Task[None]]) -> None:
+        self._assembly.hub.start()
+        if self._own is not None:
+            await self._own.start()
+            background.append(asyncio.create_task(self._keep_own_alive(self._own), name="headrace-replicas"))
+        await self._assembly.gateway.listen([self._front.listener], self._front.tls)
+        background.append(asyncio.create_task(self._keep_memory(), name="headrace-memory"))
+        self._announce()
+
+    async def _keep_own_alive(self, own: OwnReplicas) -> None:
+        self._end(await own.run())
+
+    async def _keep_memory(self) -> None:
+        index, kept = self._assembly.gateway.router.index, 0
+        while True:
+            await asyncio.sleep(_KEEP_MEMORY_S)
+            if index.num_changes != kept:
+                kept = index.num_changes
+                self._assembly.keep_memory()
+
+    # ---------------------------------------------------------------- end
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled, number)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _signalled(self, number: int) -> None:
+        if self._draining is not None:
+            _log.warning("a second signal: ending at once")
+            self._end(CUT_SHORT)
+            return
+        _log.info("%s: no new work; the rest has %g s", signal.Signals(number).name, self._front.drain_timeout_s)
+        self._draining = asyncio.get_running_loop().create_task(self._drained(), name="headrace-drain")
+
+    async def _drained(self) -> None:
+        gateway = self._assembly.gateway
+        if not await gateway.drain(self._front.drain_timeout_s):
+            _log.warning(
+                "%d requests have not ended after %g s, and are cut", len(gateway.live), self._front.drain_timeout_s
+            )
+        self._end(OK)
+
+    def _end(self, code: int) -> None:
+        if not self._ending.done():
+            self._ending.set_result(code)
+
+    async def _close(self, tasks: list[asyncio.Task[None]]) -> None:
+        if self._draining is not None:
+            tasks.append(self._draining)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._assembly.keep_memory()
+        await self._assembly.stop()
+        if self._own is not None:
+            is_cut = self._ending.done() and self._ending.result() == CUT_SHORT
+            if is_cut:
+                self._own.kill()
+            await self._own.stop(self._front.drain_timeout_s)
+        self._front.listener.close()
