@@ -10,9 +10,13 @@ TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .PHONY: up test check bench format clean
 
-up: $(READY)  ## set up, and run the main job on the built-in model
-	$(BIN)/headrace generate builtin --chat --max-tokens 120 \
-	  --prompt "Who are you?" --prompt "What is 36 + 47?" --prompt "Tell me a story about Mira."
+PORT ?= 8000
+
+up: $(READY)  ## set up, and serve the built-in model until Ctrl-C
+	@echo 'Once it says where it serves, ask it something:'
+	@echo '  curl http://127.0.0.1:$(PORT)/v1/chat/completions -H "content-type: application/json" \'
+	@echo "    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Who are you?\"}]}'"
+	@$(BIN)/headrace serve builtin --port $(PORT)
 
 test: $(READY)  ## every test
 	$(TEST_ENV) $(BIN)/pytest -n $(WORKERS)
