@@ -194,7 +194,7 @@ class Application:
         return body
 
     def _is_hopeless(self, exchange: Exchange) -> bool:
-        """Whether to hang up on a client that is refused; others may finish their body, and see the answer only then."""
+        """Whether to hang up on a client that is refused. Others may finish their body: only then they read the answer."""
         announced = exchange.headers.get("content-length", "")
         return announced.isdecimal() and int(announced) > 8 * self.config.max_body_bytes
 

@@ -34,6 +34,7 @@ class Readiness:
         self._engine = engine
         self._proven_pid: int | None = None
         self._last_failure: str | None = None
+        self._num_proofs = 0
         self._proof: asyncio.Task[None] | None = None
 
     def reason(self) -> str | None:
@@ -45,16 +46,14 @@ class Readiness:
             return engine.trouble or f"the engine is {engine.state}"
         if self.missing is not None:
             return self.missing
-        if engine.info is None or self._proven_pid != engine.info.pid:
+        if self._proven_pid is None or self._proven_pid != self._pid():
             return self._last_failure or "the engine has not made a token yet"
         return None
 
     def engine_changed(self) -> None:
         """The engine's state is another; starts the proof of one that became ready."""
-        info = self._engine.info
-        if self._engine.state != "ready" or info is None or info.pid == self._proven_pid:
-            return
-        if self._proof is None or self._proof.done():
+        if self._engine.state == "ready" and (self._proof is None or self._proof.done()):
+            # As a task: the engine tells of its state a moment before it says which process it is.
             self._proof = asyncio.get_running_loop().create_task(self._prove(), name="headrace-proof")
 
     async def proven(self) -> None:
@@ -69,18 +68,20 @@ class Readiness:
             await asyncio.gather(self._proof, return_exceptions=True)
 
     async def _prove(self) -> None:
-        number = 0
-        while self._engine.state in ("ready", "stalled"):
-            info = self._engine.info
-            assert info is not None
-            number += 1
-            error = await self._one_token(f"proof-{info.pid}-{number}")
+        await asyncio.sleep(0)
+        while self._engine.state in ("ready", "stalled") and self._proven_pid != self._pid():
+            self._num_proofs += 1
+            error = await self._one_token(f"proof-{self._num_proofs}")
             if error is None:
-                self._proven_pid, self._last_failure = info.pid, None
+                # Had the process ended meanwhile, the next one would have been given the request.
+                self._proven_pid, self._last_failure = self._pid(), None
                 return
             self._last_failure = f"the engine could not make a token: {error}"
             _log.warning("%s", self._last_failure)
             await asyncio.sleep(_RETRY_S)
+
+    def _pid(self) -> int | None:
+        return None if self._engine.info is None else self._engine.info.pid
 
     async def _one_token(self, request_id: str) -> HeadraceError | None:
         done: asyncio.Future[EngineOutput] = asyncio.get_running_loop().create_future()

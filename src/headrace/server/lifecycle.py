@@ -69,6 +69,7 @@ class ServerLife:
         self._announce = announce
         self._engine = make_engine(self._engine_changed, self._take_stats)
         self._threads = ThreadPoolExecutor(1, "headrace-long-texts")
+        self._engine_pid: int | None = None
         self._app: Application | None = None
         self._http: uvicorn.Server | None = None
         self._ending: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -134,12 +135,19 @@ class ServerLife:
     # ---------------------------------------------------------------- what the engine says
 
     def _engine_changed(self, state: EngineState) -> None:
-        if self._app is not None:
-            self._app.readiness.engine_changed()
-            self._app.metrics.engine_ready(state == "ready")
-            if state == "ready" and self._engine.info is not None:
-                self._app.metrics.engine_started(self._engine.info)
-        if state == "failed" and self._app is not None and self._app.backend is not None:
+        # In a moment: the engine tells of its state before it says which process it is.
+        asyncio.get_running_loop().call_soon(self._follow_engine, state)
+
+    def _follow_engine(self, state: EngineState) -> None:
+        app, info = self._app, self._engine.info
+        if app is None:
+            return
+        app.readiness.engine_changed()
+        app.metrics.engine_ready(state == "ready")
+        if state == "ready" and info is not None and info.pid != self._engine_pid:
+            self._engine_pid = info.pid
+            app.metrics.engine_started(info)
+        if state == "failed" and app.backend is not None:
             _log.error("the engine cannot be kept running: %s", self._engine.trouble)
             self._end(ENGINE_FAILED)
 
