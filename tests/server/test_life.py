@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ from headrace.config import ServerConfig
 from headrace.engine.remote import EngineSpec, SimulatedSpec
 from headrace.engine.remote.building import build
 from headrace.engine.remote.local import LocalEngine
-from headrace.errors import AddressNotAvailable, ModelNotSupported
+from headrace.errors import AddressNotAvailable, ConfigError, ModelNotSupported
 from headrace.server import exit_codes, listen
 from headrace.server.lifecycle import ServerLife
 from tests.server.service import VOCAB_SIZE, chat, events, in_loop, tokenizer
@@ -254,3 +255,51 @@ def test_help_is_quick_and_names_the_exit_codes() -> None:
     code = "import sys; from headrace.cli.main import main\ntry: main(['serve', '--help'])\nexcept SystemExit: pass\n"
     check = "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'uvicorn')))"
     assert subprocess.run([sys.executable, "-c", code + check], capture_output=True).returncode == 0
+
+
+# ---------------------------------------------------------------- TLS
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[str, str]:
+    from datetime import UTC, datetime, timedelta
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    (tmp_path / "cert.pem").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(*form))
+    return str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+
+
+@in_loop
+async def test_tls(certificate: tuple[str, str]) -> None:
+    config = ServerConfig(host="localhost", port=0, tls_certificate=certificate[0], tls_key=certificate[1])
+    server, url, announced = life(config)
+    running = asyncio.create_task(server.run())
+    await announced.wait()
+    assert url.startswith("https://localhost:")
+    trusted = ssl.create_default_context(cafile=certificate[0])
+    async with httpx.AsyncClient(base_url=url, timeout=20, verify=trusted) as client:
+        answer = await client.post("/v1/chat/completions", json=chat(stream=True))
+        assert events(answer.text)[-1] == "[DONE]"
+    server.drain(None)
+    assert await running == exit_codes.OK
+
+
+@in_loop
+async def test_a_certificate_that_cannot_be_used(certificate: tuple[str, str], tmp_path: Path) -> None:
+    (tmp_path / "no.pem").write_text("no certificate")
+    for path in ("no.pem", "missing.pem"):
+        config = ServerConfig(port=0, tls_certificate=str(tmp_path / path), tls_key=certificate[1])
+        server, _, _ = life(config)
+        with pytest.raises(ConfigError, match="tls_certificate"):
+            await server.run()

@@ -178,7 +178,7 @@ class Application:
         if self.readiness.is_draining:
             raise ServerDraining("this server is shutting down and takes no new work", self.config.drain_timeout_s)
         if self.backend is None:
-            error = EngineStopped(f"the model is being loaded: {self.readiness.reason()}")
+            error = EngineStopped(f"this server cannot answer yet: {self.readiness.reason()}")
             error.retry_after_s = 2.0
             raise error
         return self.backend
@@ -194,7 +194,7 @@ class Application:
         return body
 
     def _is_hopeless(self, exchange: Exchange) -> bool:
-        """Whether to hang up on a client that is refused. Others may finish their body: only then they read the answer."""
+        """Whether to hang up on a refused client. Others may finish their body: only then they read the answer."""
         announced = exchange.headers.get("content-length", "")
         return announced.isdecimal() and int(announced) > 8 * self.config.max_body_bytes
 

@@ -43,7 +43,7 @@ class Readiness:
         if self.is_draining:
             return "the server drains: it finishes what it has"
         if engine.state != "ready":
-            return engine.trouble or f"the engine is {engine.state}"
+            return f"the engine is {engine.state}: {engine.trouble or 'nothing is known of why'}"
         if self.missing is not None:
             return self.missing
         if self._proven_pid is None or self._proven_pid != self._pid():
