@@ -13,6 +13,7 @@ from headrace.cli.open_files import allow_many_connections
 from headrace.config import GatewayConfig, ServerConfig
 from headrace.errors import AddressNotAvailable, ConfigError
 from headrace.gateway.discovery import Source
+from headrace.gateway.fleet import Fleet
 from headrace.gateway.http.downstream import ClientLimits
 from headrace.gateway.life import Front, GatewayLife, OwnReplicas
 from headrace.gateway.pages import Guard, Supervisor
@@ -29,14 +30,22 @@ FRONT_SETTINGS = (
 
 
 class OwnFleet(OwnReplicas, Source, Supervisor, Protocol):
-    """Replicas that live with the gateway: kept alive, listed, and administered."""
+    """Replicas that live with the gateway: kept alive, listed, and administered.
+
+    Attributes: fleet: that they are to be drained in.
+    """
+
+    fleet: Fleet | None
 
 
-def run_front(server: ServerConfig, config: GatewayConfig, own: OwnFleet | None, title: Callable[[str], str]) -> int:
+def run_front(
+    server: ServerConfig, config: GatewayConfig, make_own: Callable[[], OwnFleet] | None, title: Callable[[str], str]
+) -> int:
     """Pass requests on until a signal; returns the exit code.
 
     Args:
-        server: where it listens and who may ask. config: of the gateway. own: replicas that live with it.
+        server: where it listens and who may ask. config: of the gateway.
+        make_own: replicas that live with it, made in the event loop.
         title: the last line of the start, for the address.
     """
     tls, guard = _tls(server), make_guard(server)
@@ -56,9 +65,12 @@ def run_front(server: ServerConfig, config: GatewayConfig, own: OwnFleet | None,
         from headrace.gateway.assembly import assemble
 
         limits = ClientLimits(max_body_bytes=server.max_body_bytes)
+        own = make_own() if make_own is not None else None
         sources: Mapping[str, Source] = {} if own is None else {"own": own}
         assembly = assemble(config, guard, limits, sources)
-        assembly.pages.supervisor = own
+        if own is not None:
+            assembly.pages.supervisor = own
+            own.fleet = assembly.gateway.router.fleet
         return await GatewayLife(assembly, Front(listener, tls, server.drain_timeout_s), announce, own).run()
 
     import uvloop

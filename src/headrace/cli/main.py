@@ -27,6 +27,7 @@ COMMANDS = {
     "generate": Command("headrace.cli.generate", "complete prompts, from the command line or a file of JSON lines"),
     "chat": Command("headrace.cli.chat", "talk with a model in the terminal"),
     "serve": Command("headrace.cli.serve", "serve a model over HTTP, OpenAI-compatible"),
+    "up": Command("headrace.cli.up", "serve a model by several replicas behind a gateway, on this machine"),
     "gateway": Command("headrace.cli.gateway", "one address for many replicas, here or elsewhere"),
     "config": Command("headrace.cli.config", "show every setting and where its value came from"),
     "key": Command("headrace.cli.key", "make an API key for the server"),

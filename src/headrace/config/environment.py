@@ -104,6 +104,18 @@ def read_settings_environment(names: Iterable[str], environ: Mapping[str, str] |
     )
 
 
+def child_environment(num_threads: int, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a `headrace serve` that gets its settings from a file: what else there is stays.
+
+    Args:
+        num_threads: of its CPU kernels, where HEADRACE_CPU_THREADS does not say. environ: None is the process's.
+    """
+    environ = os.environ if environ is None else environ
+    settings = {name for name in environ if name.startswith(PREFIX) and name not in BESIDE_SETTINGS} | ALIASES.keys()
+    kept = {name: text for name, text in environ.items() if name not in settings}
+    return {"HEADRACE_CPU_THREADS": str(num_threads)} | {name: text for name, text in kept.items() if text.strip()}
+
+
 def _variable(given: Mapping[str, str], name: str) -> Variable | None:
     return Variable(name, given[name]) if name in given else None
 

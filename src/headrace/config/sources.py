@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -180,6 +180,16 @@ def _from_text(variable: Variable, kind: FieldKind) -> Any:
         return kind.from_text(variable.text)
     except ValueError as error:
         raise ConfigError(f"environment {variable.name}: {error}") from None
+
+
+def as_file(settings: Settings, without: Collection[str], **others: Any) -> str:
+    """What a settings file (.yaml, of which JSON is a part) has to say for the same settings; secrets are not hidden.
+
+    Args:
+        settings: those that are not at their defaults are written. without: names to leave out. others: further ones.
+    """
+    given = {s.name: s.value for s in settings.settings.values() if s.source != "default" and s.name not in without}
+    return json.dumps({**given, **others}, indent=2)
 
 
 def as_json(settings: Settings) -> str:

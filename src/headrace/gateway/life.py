@@ -11,12 +11,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 from headrace.gateway.assembly import Assembly
@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 OK = 0
 CUT_SHORT = 130
 _KEEP_MEMORY_S = 2.0
+_SEEN_S = 2.0
+_POLL_S = 0.02
 
 
 class Front(NamedTuple):
@@ -42,8 +44,8 @@ class Front(NamedTuple):
 class OwnReplicas(Protocol):
     """Replicas that live with the gateway."""
 
-    async def start(self) -> None:
-        """Start them; returns once the first is ready. Raises what keeps the first from starting."""
+    async def start(self) -> int | None:
+        """Start them; None once they are ready, an exit code when none can be."""
         ...
 
     async def run(self) -> int:
@@ -95,11 +97,23 @@ class GatewayLife:
     async def _open(self, background: list[asyncio.Task[None]]) -> None:
         self._assembly.hub.start()
         if self._own is not None:
-            await self._own.start()
+            code = await self._own.start()
+            if code is not None:
+                self._end(code)
+                return
+            await self._seen()
             background.append(asyncio.create_task(self._keep_own_alive(self._own), name="headrace-replicas"))
         await self._assembly.gateway.listen([self._front.listener], self._front.tls)
         background.append(asyncio.create_task(self._keep_memory(), name="headrace-memory"))
         self._announce()
+
+    async def _seen(self) -> None:
+        """Until what is ready is in the fleet and known by its models: who reads the address may ask at once."""
+        fleet = self._assembly.gateway.router.fleet
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SEEN_S):
+                while not len(fleet) or not all(replica.models for replica in fleet):
+                    await asyncio.sleep(_POLL_S)
 
     async def _keep_own_alive(self, own: OwnReplicas) -> None:
         self._end(await own.run())
@@ -114,7 +128,7 @@ class GatewayLife:
 
     # ---------------------------------------------------------------- end
 
-    @contextmanager
+    @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -157,7 +157,7 @@ class Pages:
 
     async def _fleet(self, request: Request, name: str) -> OwnAnswer:
         now_s = self._router.clock()
-        replicas = [self._described(replica, now_s) for replica in self._router.fleet]
+        replicas = [self._described(replica, now_s) for replica in sorted(self._router.fleet, key=_name)]
         return _json({"replicas": replicas, "counts": self._journal.counts, "index_entries": len(self._router.index)})
 
     def _described(self, replica: Replica, now_s: float) -> dict[str, Any]:
@@ -278,6 +278,10 @@ def _object(body: bytes) -> dict[str, Any]:
 
 def _json(value: Any, status: int = 200) -> OwnAnswer:
     return OwnAnswer(status, msgspec.json.encode(value))
+
+
+def _name(replica: Replica) -> str:
+    return replica.name
 
 
 def _conditions(router: Router) -> str:

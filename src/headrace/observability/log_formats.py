@@ -18,6 +18,8 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, and under it the traceback if there is one."""
+        if _is_verbatim(record):
+            return _printable(record.getMessage())
         clock = f"{time.strftime('%H:%M:%S', time.localtime(record.created))}.{int(record.msecs):03d}"
         name = record.name.removeprefix("headrace.").rpartition(".")[2]
         words = [f"{clock} {record.levelname:<7} {name:<8} {_printable(record.getMessage())}"]
@@ -33,6 +35,8 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, whatever is in it."""
+        if _is_verbatim(record):
+            return record.getMessage()
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line = {
             "time": f"{seconds}.{int(record.msecs):03d}Z",
@@ -44,6 +48,11 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
+
+
+def _is_verbatim(record: logging.LogRecord) -> bool:
+    """Whether the message is a line of another process, which has its form already."""
+    return bool(getattr(record, "verbatim", False))
 
 
 def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
