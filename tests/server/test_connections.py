@@ -201,6 +201,15 @@ async def test_a_head_without_an_end() -> None:
 
 
 @in_loop
+async def test_what_is_no_http() -> None:
+    async with serving(sockets=True) as service, connected(service) as (reader, writer):
+        writer.write(b"\x16\x03\x01 hello\r\n\r\n")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400")
+        assert json.loads(body)["error"]["code"] == "bad_head"
+
+
+@in_loop
 async def test_connections_are_used_again_and_pipelined() -> None:
     async with serving(sockets=True) as service, connected(service) as (reader, writer):
         writer.write(request_bytes(chat()) + request_bytes(chat()) + b"GET /version HTTP/1.1\r\nhost: h\r\n\r\n")

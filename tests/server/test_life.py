@@ -157,6 +157,15 @@ def test_urls() -> None:
             assert listen.url(config, listener) == f"http://{shown}:{listener.getsockname()[1]}"
 
 
+def test_the_http_process_needs_no_torch() -> None:
+    code = (
+        "import sys, headrace.server.lifecycle, headrace.server.making, headrace.server.backend;"
+        "import headrace.server.http_server, headrace.engine.remote.process, headrace.server.tokenizers as t;"
+        "t.tokenizer_of('builtin'); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
 # ---------------------------------------------------------------- the command
 
 

@@ -68,6 +68,10 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         if not self._in_head and not self.transport.is_closing():
             self._await_head()
 
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP gets an error of the form that all others have."""
+        self._refuse(400, "what was sent is no HTTP/1.1 request")
+
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(self.head_timeout_s, self._head_timed_out)
 

@@ -51,9 +51,9 @@ class Tokenizer:
         try:
             if self._encodes_plainly:
                 # Without offsets, and without the interpreter's lock: a long text does not hold other threads up.
-                return list(
-                    self.inner.backend_tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
-                )
+                backend = self.inner.backend_tokenizer
+                ids: list[int] = backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
+                return ids
             return list(self.inner.encode(text, add_special_tokens=add_special_tokens))
         except (TypeError, UnicodeEncodeError) as error:
             raise InvalidRequest("the text is not Unicode: it holds half of a surrogate pair") from error
