@@ -81,6 +81,20 @@ async def test_a_client_that_leaves_while_its_prompt_is_encoded() -> None:
 
 
 @in_loop
+async def test_a_client_that_stops_reading_and_leaves() -> None:
+    async with serving(sockets=True, max_model_len=1 << 16, num_blocks=8192) as service:
+        async with connected(service) as (reader, writer):
+            reader._transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(request_bytes(chat(stream=True, max_tokens=20_000, logprobs=True, top_logprobs=20)))
+            while service.app.line.num_running == 0:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.5)  # its socket is full by now
+            assert service.app.num_active == 1
+            writer.transport.abort()
+        assert await gone_after(service, time.monotonic()) < LIMIT_S
+
+
+@in_loop
 async def test_a_client_that_leaves_in_its_body() -> None:
     async with serving(sockets=True) as service:
         async with connected(service) as (_, writer):
