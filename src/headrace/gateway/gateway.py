@@ -124,11 +124,17 @@ class Gateway:
             self.router.forget(replica)
         return came, gone
 
-    def went_down(self, replica: Replica, reason: str) -> None:
-        """A probe says that a replica is down: its requests go elsewhere at once."""
+    def went_down(self, replica: Replica, reason: str, answers: bool = False) -> None:
+        """A probe says that a replica is down: its requests go elsewhere at once.
+
+        One that `answers`, and says itself that it takes nothing new, finishes or fails what it has on its own: it may
+        be draining.
+        """
         replica.is_up = False
         self.router.index.remove_replica(replica.number)  # whatever comes back comes back with an empty cache
         self.router.index.add_replica(replica.number)
+        if answers:
+            return
         for exchange in list(self.live):
             exchange.replica_is_down(replica.name, reason)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, unquote, unquote_to_bytes
 
 import msgspec
 
@@ -82,7 +82,9 @@ class Pages:
     def serves(self, request: Request) -> bool:
         """Health, metrics, models, version and administration; everything else is a replica's."""
         path = request.path
-        return path in _OWN or path.startswith((b"/health", b"/admin/"))
+        if b"%" in path:  # a replica would undo that, and must not see what is not meant for it
+            path = unquote_to_bytes(path)
+        return path in _OWN or path.startswith((b"/health", b"/admin"))
 
     def admits(self, request: Request) -> None:
         """Whether a request for a replica may pass. Raises Unauthorized."""
@@ -95,7 +97,7 @@ class Pages:
         path, method = unquote(request.path.decode("latin-1")), request.method.decode()
         if path.startswith("/health"):
             return self._health(path)
-        is_admin = path.startswith("/admin/")
+        is_admin = path.startswith("/admin")
         if is_admin or path == "/v1/models":
             self._guard.check(_credentials(request), is_admin)
         if path == "/metrics":

@@ -21,6 +21,11 @@ from headrace.gateway.replica import Replica
 _log = logging.getLogger(__name__)
 
 _PATHS = (b"/health/ready", b"/health", b"/v1/models")
+_ALIVE = frozenset({401, 403, 429})
+"""Answers of a server that is well and does not want to be asked."""
+
+_ASK_MODELS_S = 10.0
+"""How often a replica is asked for its models that has not told them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +82,14 @@ class Prober:
         self._settings = settings
         self._changed = changed
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
+        self._ask_models_s: dict[Replica, float] = {}
 
     def follow(self) -> None:
         """Probe those that are in the fleet now, and no others; to be called when the fleet changes."""
         present = set(self._gateway.router.fleet)
         for replica in self._tasks.keys() - present:
             self._tasks.pop(replica).cancel()
+            self._ask_models_s.pop(replica, None)
         for replica in present - self._tasks.keys():
             task = asyncio.get_running_loop().create_task(self._probe(replica), name=f"headrace-probe-{replica.name}")
             self._tasks[replica] = task
@@ -96,26 +103,35 @@ class Prober:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _probe(self, replica: Replica) -> None:
-        misses, path = 0, 0
+        num_misses, path = 0, 0
         while True:
             trouble, status = await self.ask(replica, _PATHS[path])
             if status in (404, 405) and path + 1 < len(_PATHS):
                 path += 1
                 continue
             if trouble is None:
-                misses = 0
-                if not replica.is_up:
-                    replica.came_up(self._gateway.router.clock())
-                    self._tell(replica, "up")
-                if not replica.models:
-                    await self._learn_models(replica)
+                num_misses = 0
+                await self._is_well(replica)
             else:
-                misses += 1
+                num_misses += 1
                 # A replica that says no in words is believed at once; silence may be a lost packet.
-                if replica.is_up and (misses >= self._settings.threshold or status):
-                    self._gateway.went_down(replica, f"its health check failed: {trouble}")
+                if replica.is_up and (num_misses >= self._settings.threshold or status):
+                    self._gateway.went_down(replica, f"its health check failed: {trouble}", answers=status > 0)
                     self._tell(replica, trouble)
+            if replica.is_up and num_misses:
+                continue  # in doubt: it is asked again at once
             await asyncio.sleep(self._settings.interval_s)
+
+    async def _is_well(self, replica: Replica) -> None:
+        now_s = self._gateway.router.clock()
+        comes_back = not replica.is_up
+        if comes_back:
+            replica.came_up(now_s)
+            self._tell(replica, "up")
+        # What comes back may serve something else.
+        if comes_back or (not replica.models and now_s >= self._ask_models_s.get(replica, 0.0)):
+            self._ask_models_s[replica] = now_s + _ASK_MODELS_S
+            await self._learn_models(replica)
 
     def _tell(self, replica: Replica, state: str) -> None:
         _log.warning("replica %s is %s", replica.name, state if state == "up" else f"down: {state}")
@@ -128,20 +144,21 @@ class Prober:
             reply = await self._get(replica, path)
         except TimeoutError:
             return f"no answer within {self._settings.timeout_s:g} s", 0
-        except OSError as error:
-            return str(error.strerror or error), 0
+        except (OSError, ValueError) as error:  # a host's name that cannot be looked up may be either
+            return str(getattr(error, "strerror", None) or error), 0
         load = reported_load(reply.headers)
         if load is not None:
             replica.load = load
-        return (None if reply.status < 400 else f"{path.decode()} answers {reply.status}"), reply.status
+        is_alive = reply.status < 400 or reply.status in _ALIVE
+        return (None if is_alive else f"{path.decode()} answers {reply.status}"), reply.status
 
     async def _learn_models(self, replica: Replica) -> None:
         try:
             reply = await self._get(replica, b"/v1/models")
             models = msgspec.json.decode(b"".join(reply.body))["data"]
             replica.learned_models = tuple(str(model["id"]) for model in models)
-        except (OSError, msgspec.DecodeError, LookupError, TypeError):
-            return  # it is asked again with the next probe
+        except (OSError, ValueError, LookupError, TypeError):
+            return  # it is asked again later
 
     async def _get(self, replica: Replica, path: bytes) -> _Reply:
         """One GET on a connection of its own: a probe must not wait behind anything, nor be served by a kept one."""

@@ -60,12 +60,19 @@ class Downstream(asyncio.Protocol):
     the connection is closed: closing at once would reset it, and the client would never see the answer.
     """
 
+    __slots__ = (
+        "_answered", "_body", "_chunked", "_client", "_clock", "_closing", "_connections", "_handle", "_headers",
+        "_is_http_1_0", "_is_paused", "_is_reading", "_is_tls", "_job", "_keep_alive", "_limits", "_most_header_bytes",
+        "_num_body_bytes", "_num_header_bytes", "_num_read", "_parser", "_since_s", "_target", "_transport", "_waiting",
+    )  # fmt: skip
+
     def __init__(
         self, handle: Handle, limits: ClientLimits, clock: Callable[[], float], connections: set[Downstream]
     ) -> None:
         """Not connected yet; it is in `connections` as long as it is."""
         self._handle = handle
         self._limits = limits
+        self._most_header_bytes = limits.max_header_bytes
         self._clock = clock
         self._connections = connections
         self._waiting: deque[tuple[Request, bool, bool]] = deque()
@@ -137,17 +144,19 @@ class Downstream(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         """A piece of the target."""
         self._target += url
-        self._count_header(len(url))
+        self._num_header_bytes += len(url)
+        if self._num_header_bytes > self._most_header_bytes:
+            raise self._headers_too_long()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header."""
-        self._count_header(len(name) + len(value) + 4)
+        self._num_header_bytes += len(name) + len(value) + 4
+        if self._num_header_bytes > self._most_header_bytes:
+            raise self._headers_too_long()
         self._headers.append((name.lower(), value))
 
-    def _count_header(self, num_bytes: int) -> None:
-        self._num_header_bytes += num_bytes
-        if self._num_header_bytes > self._limits.max_header_bytes:
-            raise InvalidRequest(f"the headers are longer than {self._limits.max_header_bytes} bytes")
+    def _headers_too_long(self) -> InvalidRequest:
+        return InvalidRequest(f"the headers are longer than {self._most_header_bytes} bytes")
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
@@ -173,8 +182,12 @@ class Downstream(asyncio.Protocol):
         self._is_reading, self._since_s = False, self._clock()
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         method = self._parser.get_method()
-        request = Request(method, self._target, self._headers, body, self._client, self._is_tls)
-        self._waiting.append((request, self._parser.should_keep_alive(), self._parser.get_http_version() == "1.0"))
+        request = Request(method, _origin_form(self._target), self._headers, body, self._client, self._is_tls)
+        keep_alive, is_http_1_0 = self._parser.should_keep_alive(), self._parser.get_http_version() == "1.0"
+        if self._job is None and not self._waiting:
+            self._start(request, keep_alive, is_http_1_0)
+            return
+        self._waiting.append((request, keep_alive, is_http_1_0))
         if self._job is None:
             self._next()
         elif len(self._waiting) >= self._limits.max_pipelined and not self._is_paused:
@@ -183,13 +196,16 @@ class Downstream(asyncio.Protocol):
 
     # ---------------------------------------------------------------- answers
 
+    def _start(self, request: Request, keep_alive: bool, is_http_1_0: bool) -> None:
+        self._keep_alive, self._is_http_1_0 = keep_alive, is_http_1_0
+        self._answered = False
+        job = self._handle(request, self)
+        if not self._answered:
+            self._job = job
+
     def _next(self) -> None:
         while self._waiting and self._job is None and not self._closing:
-            request, self._keep_alive, self._is_http_1_0 = self._waiting.popleft()
-            self._answered = False
-            job = self._handle(request, self)
-            if not self._answered:
-                self._job = job
+            self._start(*self._waiting.popleft())
         if self._is_paused and not self._closing and len(self._waiting) < self._limits.max_pipelined:
             self._is_paused = False
             self._transport.resume_reading()
@@ -267,3 +283,11 @@ class Downstream(asyncio.Protocol):
         if self._job is None and not self._closing:
             self._closing = True
             self._transport.close()
+
+
+def _origin_form(target: bytes) -> bytes:
+    """Path and query of a target, which a proxy's client gives with scheme and host: both are the same request."""
+    if target.startswith(b"/"):
+        return target
+    _, is_absolute, rest = target.partition(b"://")
+    return rest[rest.find(b"/") :] if is_absolute and b"/" in rest else b"/" if is_absolute else target
