@@ -16,6 +16,7 @@ from headrace.engine.runner.sampler import Sampler
 from headrace.errors import GuideFailed, NonFiniteLogits
 from headrace.model.batch import build_inputs
 from headrace.model.paged_model import PagedModel
+from headrace.model.torch_threads import TorchThreads
 
 _ANY = np.empty(0, dtype=np.uint32)  # stands for the mask of a row without a guide
 
@@ -34,6 +35,7 @@ class TorchRunner:
         self._device = model.loaded.device
         self._sampler = Sampler(model.vocab_size, self._device, model.kernels)
         self._masks = MaskWorkers(model.vocab_size)
+        self._threads = TorchThreads(model.loaded.model)
 
     @property
     def vocab_size(self) -> int:
@@ -46,6 +48,7 @@ class TorchRunner:
         A chunk that ends before its prompt does gives logits too, of its last token: they are only looked at. NaN in
         its keys and values has reached them, so the row fails before its blocks are shared, or lent to another.
         """
+        self._threads.lower()  # here, because it holds for the thread that calls
         if plan.blocks_to_zero:
             self._model.context.zero_blocks(plan.blocks_to_zero, self._device)
         masks = self._masks.begin(plan.rows)  # while the forward pass runs
@@ -121,6 +124,7 @@ class TorchRunner:
         """Drop the cache and give the model back with its own attention."""
         self._masks.close()
         self._model.close()
+        self._threads.restore()
 
 
 def _without_token(row: PlannedRow, outcome: MaskOutcome) -> RowResult:
