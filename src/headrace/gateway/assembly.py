@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -115,8 +114,13 @@ def _router(config: GatewayConfig) -> tuple[Router, Journal]:
     policy = get_policy(config.policy, Random(), index)
     settings = ProxySettings(max_attempts=config.max_attempts)
     return Router(
-        fleet, policy, index, settings, journal, time.monotonic, time.time, lambda: f"req-{os.urandom(12).hex()}", _pool
+        fleet, policy, index, settings, journal, time.monotonic, time.time, _make_ids(), _pool
     ), journal  # fmt: skip
+
+
+def _make_ids() -> Callable[[], str]:
+    draw = Random().getrandbits  # seeded by the system; a call to the system for each id would cost more than the id
+    return lambda: f"req-{draw(96):024x}"
 
 
 def _pool(replica: Replica) -> UpstreamPool:

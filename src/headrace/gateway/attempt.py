@@ -44,6 +44,12 @@ class Attempt:
         is_blamed: its silence was counted against the replica already.
     """
 
+    __slots__ = (
+        "_connect_timeout_s", "_connection", "_is_head", "_is_paused", "_num_tokens", "_owner", "_pool", "_request",
+        "_task", "body", "events", "headers", "is_blamed", "is_continuation", "is_live", "is_stream", "last_s",
+        "num_body_bytes", "replica", "sent_s", "status", "tokens_before",
+    )  # fmt: skip
+
     def __init__(
         self, owner: Owner, replica: Replica, pool: UpstreamPool, num_tokens: int, is_continuation: bool, now_s: float
     ) -> None:

@@ -44,6 +44,12 @@ class Exchange:
     Attributes: attempts: that are under way: one, or two while a hedge is out.
     """
 
+    __slots__ = (
+        "_answer", "_begun_s", "_can_continue", "_client", "_events", "_failed", "_features", "_first_event",
+        "_is_over", "_is_stream", "_live", "_num_continuations", "_num_sent", "_own_s", "_passes_ids", "_paused",
+        "_request", "_request_id", "_route", "_router", "_seed", "_winner", "attempts",
+    )  # fmt: skip
+
     def __init__(self, router: Router, request: Request, client: Downstream, live: set[Exchange]) -> None:
         """Not started yet; it is in `live` from `start` to its end."""
         self._router = router
@@ -51,7 +57,7 @@ class Exchange:
         self._client = client
         self._live = live
         self._begun_s = router.clock()
-        self._request_id = forwarding.request_id(request, router.new_id())
+        self._request_id = forwarding.request_id(request, router.new_id)
         self._failed: dict[str, str] = {}  # replica → what happened there
         self._num_sent = 0
         self._num_continuations = 0
@@ -107,7 +113,7 @@ class Exchange:
             attempt.events = EventStream(self._passes_ids)
         self.attempts.append(attempt)
         body = self._request.body if not is_continuation else self._continuation()
-        data = forwarding.outgoing(self._request, body, replica.endpoint, self._request_id, self._is_stream)
+        data = forwarding.outgoing(self._request, body, replica.authority, self._request_id, self._is_stream)
         if self._paused:
             attempt.pause()
         attempt.send(data, self._request.method == b"HEAD", self._router.settings.connect_timeout_s)
@@ -121,10 +127,13 @@ class Exchange:
 
     def attempt_head(self, attempt: Attempt) -> None:
         """Status and headers are there."""
-        load = forwarding.reported_load(attempt.headers)
-        if load is not None:
-            attempt.replica.load = load
-        kind = next((value for name, value in attempt.headers if name == b"content-type"), b"")
+        kind = b""
+        for name, value in attempt.headers:
+            if name == b"content-type":
+                kind = value
+            elif name == forwarding.LOAD:
+                load = forwarding.load(value)
+                attempt.replica.load = load or attempt.replica.load
         attempt.is_stream = attempt.status == 200 and kind.startswith(b"text/event-stream")
         if attempt.is_stream and attempt.events is None:
             attempt.events = EventStream(self._passes_ids)
@@ -163,7 +172,8 @@ class Exchange:
     # ---------------------------------------------------------------- answers that are no streams
 
     def _whole(self, attempt: Attempt) -> None:
-        body = b"".join(attempt.body)
+        parts = attempt.body
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
         status, headers = attempt.status, attempt.headers
         if status in _RETRYABLE:
             self._answer = (status, headers, body)
@@ -233,8 +243,9 @@ class Exchange:
         self._over("error", 200, b"")
 
     def _leave_others(self, winner: Attempt) -> None:
-        for attempt in [attempt for attempt in self.attempts if attempt is not winner]:
-            self._leave(attempt, "cancelled")
+        if len(self.attempts) > 1:
+            for attempt in [attempt for attempt in self.attempts if attempt is not winner]:
+                self._leave(attempt, "cancelled")
 
     # ---------------------------------------------------------------- failures
 
@@ -375,6 +386,7 @@ class Exchange:
         if self._is_over:
             return
         self._is_over = True
+        self._winner = None  # it refers to this exchange: without the circle, both are freed at once
         self._live.discard(self)
         took_s = self._router.clock() - self._begun_s
         self._router.observer.finished(outcome, status, took_s, self._own_s, forwarding.usage(answer))

@@ -7,7 +7,7 @@ for it would cost more than it brings.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import xxhash
@@ -42,23 +42,24 @@ class Features(NamedTuple):
     max_tokens: int | None = None
 
 
-class _Body(msgspec.Struct):
-    model: msgspec.Raw = msgspec.Raw(b"")
+class _Body(msgspec.Struct, gc=False):
+    """Texts stay as they are; what is small is decoded, whatever it is: a wrong type is the replica's to refuse."""
+
+    model: Any = ""
     messages: msgspec.Raw = msgspec.Raw(b"")
     prompt: msgspec.Raw = msgspec.Raw(b"")
     input: msgspec.Raw = msgspec.Raw(b"")
     system: msgspec.Raw = msgspec.Raw(b"")
     tools: msgspec.Raw = msgspec.Raw(b"")
-    stream: msgspec.Raw = msgspec.Raw(b"")
-    n: msgspec.Raw = msgspec.Raw(b"")
-    max_tokens: msgspec.Raw = msgspec.Raw(b"")
-    max_completion_tokens: msgspec.Raw = msgspec.Raw(b"")
-    prompt_cache_key: msgspec.Raw = msgspec.Raw(b"")
-    user: msgspec.Raw = msgspec.Raw(b"")
+    stream: Any = False
+    n: Any = 1
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    prompt_cache_key: Any = ""
+    user: Any = ""
 
 
 _decode = msgspec.json.Decoder(_Body).decode
-_decode_string = msgspec.json.Decoder(str).decode
 
 
 def features(body: bytes, client: str, session: str = "") -> Features:
@@ -71,38 +72,35 @@ def features(body: bytes, client: str, session: str = "") -> Features:
         fields = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Features("", 0, (), session, client)
-    text = bytes(fields.messages) or bytes(fields.prompt) or bytes(fields.input)
-    before = bytes(fields.tools) + bytes(fields.system)
-    length = len(before) + len(text)
+    text = memoryview(fields.messages) or memoryview(fields.prompt) or memoryview(fields.input)
+    length, seed = len(text), 0
+    if before := bytes(fields.tools) + bytes(fields.system):
+        length += len(before)
+        seed = _hash(before)
     return Features(
         _string(fields.model),
         length // BYTES_PER_TOKEN,
-        chained_hashes(text, _hash(before) if before else 0),
+        chained_hashes(text, seed) if len(text) >= BLOCK_BYTES else (),
         session or _string(fields.prompt_cache_key) or _string(fields.user),
         client,
-        bytes(fields.stream) == b"true",
-        _integer(fields.n, 1) or 1,
-        _integer(fields.max_completion_tokens, None) or _integer(fields.max_tokens, None),
+        fields.stream is True,
+        _count(fields.n) or 1,
+        _count(fields.max_completion_tokens) or _count(fields.max_tokens),
     )
 
 
-def chained_hashes(text: bytes, seed: int = 0) -> tuple[int, ...]:
+def chained_hashes(text: bytes | memoryview, seed: int = 0) -> tuple[int, ...]:
     """A hash per whole block, each over the block and the hash before it."""
-    view = memoryview(text)
     hashes = []
-    for start in range(0, len(view) - BLOCK_BYTES + 1, BLOCK_BYTES):
-        seed = _hash(view[start : start + BLOCK_BYTES], seed)
+    for start in range(0, len(text) - BLOCK_BYTES + 1, BLOCK_BYTES):
+        seed = _hash(text[start : start + BLOCK_BYTES], seed)
         hashes.append(seed)
     return tuple(hashes)
 
 
-def _string(raw: msgspec.Raw) -> str:
-    text = bytes(raw)
-    if not text.startswith(b'"'):
-        return ""
-    return text[1:-1].decode() if b"\\" not in text else _decode_string(text)
+def _string(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
-def _integer(raw: msgspec.Raw, default: int | None) -> int | None:
-    text = bytes(raw)
-    return int(text) if text.isdigit() and len(text) < 10 else default
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value < 10**9 else None

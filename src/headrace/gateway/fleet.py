@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from headrace.gateway.health.breaker import BreakerSettings
 from headrace.gateway.prefix_index import PrefixIndex
 from headrace.gateway.replica import Endpoint, Replica
+
+_MOST_KNOWN = 1_000
+"""Names of models that candidates are remembered for: clients make them up."""
 
 
 class Fleet:
@@ -21,6 +24,7 @@ class Fleet:
         self._index = index
         self._settings = settings or BreakerSettings()
         self._replicas: dict[str, Replica] = {}
+        self._known_candidates: dict[str, list[Replica]] = {}
 
     def __iter__(self) -> Iterator[Replica]:
         """All of them."""
@@ -50,17 +54,18 @@ class Fleet:
             if known is not None:
                 known.endpoint = endpoint
                 continue
-            replica = Replica(endpoint, self._free_number(), self._settings, now_s)
+            replica = Replica(endpoint, self._free_number(), self._settings, now_s, self._known_candidates.clear)
             self._replicas[name] = replica
             self._index.add_replica(replica.number)
             came.append(replica)
+        self._known_candidates.clear()
         return came, gone
 
     def _free_number(self) -> int:
         taken = {replica.number for replica in self._replicas.values()}
         return next(number for number in range(len(taken) + 1) if number not in taken)
 
-    def candidates(self, model: str, excluded: Iterable[str], now_s: float) -> Sequence[Replica]:
+    def candidates(self, model: str, excluded: Collection[str], now_s: float) -> Sequence[Replica]:
         """Who may take a request for a model now; empty when nobody may.
 
         Ejections are suspicions: where they would leave less than half of those that are up, the suspects that were
@@ -69,8 +74,14 @@ class Fleet:
         Args:
             model: "" for any. excluded: names that this request has failed at.
         """
-        without = set(excluded)
-        able, ejected, num_up = [], [], 0
+        able = self._known_candidates.get(model)
+        if able is None:
+            able = self._able(model, now_s)
+        return [replica for replica in able if replica.name not in excluded] if excluded else able
+
+    def _able(self, model: str, now_s: float) -> list[Replica]:
+        """Sort out who may be asked; remembered when nothing but a change of a replica can make it different."""
+        able, ejected, num_up, lasts = [], [], 0, True
         for replica in self._replicas.values():
             if model and replica.models and model not in replica.models:
                 continue
@@ -78,6 +89,7 @@ class Fleet:
             if condition in ("down", "draining"):
                 continue
             num_up += 1
+            lasts = lasts and condition == "ready"
             if condition in ("ready", "trial"):
                 able.append(replica)
             elif condition == "ejected":
@@ -86,7 +98,9 @@ class Fleet:
         if missing > 0 and ejected:
             ejected.sort(key=lambda replica: replica.breaker.reopens_in_s(now_s))
             able += ejected[:missing]
-        return [replica for replica in able if replica.name not in without]
+        if lasts and len(self._known_candidates) < _MOST_KNOWN:
+            self._known_candidates[model] = able
+        return able
 
     def knows(self, model: str) -> bool:
         """Whether any replica serves the model, able or not."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from headrace.gateway.events import ChoiceSoFar
-from headrace.gateway.http.messages import Headers, Request, end_to_end, request_head
-from headrace.gateway.replica import Endpoint, ReportedLoad
+from headrace.gateway.http.messages import HOP_BY_HOP, Headers, Request, end_to_end, request_head
+from headrace.gateway.replica import ReportedLoad
 
 ROUTE = b"x-headrace-route"
 TOKEN_IDS = b"x-headrace-token-ids"
@@ -20,25 +20,29 @@ REQUEST_ID = b"x-request-id"
 
 _REQUEST_ID_FORM = re.compile(rb"[\x21-\x7e]{1,200}")
 _LOAD_FORM = re.compile(rb"running=(\d+),waiting=(\d+),tokens=(\d+),kv=([\d.]+)")
-_INTERNAL = (TOKEN_IDS, SEED)
+_NOT_SENT = HOP_BY_HOP | {
+    b"host", b"x-forwarded-for", b"x-forwarded-proto", REQUEST_ID, ROUTE, TOKEN_IDS, SEED
+}  # fmt: skip
+_NOT_GIVEN = HOP_BY_HOP | {TOKEN_IDS, SEED, REQUEST_ID, ROUTE}
 
 
-def request_id(request: Request, new: str) -> str:
+def request_id(request: Request, new: Callable[[], str]) -> str:
     """The client's id of a request where it is fit for a header and a log line, else a new one."""
     given = request.header(REQUEST_ID)
-    return given.decode() if _REQUEST_ID_FORM.fullmatch(given) else new
+    return given.decode() if given and _REQUEST_ID_FORM.fullmatch(given) else new()
 
 
-def outgoing(request: Request, body: bytes, endpoint: Endpoint, request_id: str, wants_token_ids: bool) -> bytes:
+def outgoing(request: Request, body: bytes, authority: bytes, request_id: str, wants_token_ids: bool) -> bytes:
     """The request as the replica gets it."""
-    dropped = (b"host", b"x-forwarded-for", b"x-forwarded-proto", REQUEST_ID, ROUTE, *_INTERNAL)
-    headers = [(name, value) for name, value in end_to_end(request.headers) if name not in dropped]
+    headers = end_to_end(request.headers, _NOT_SENT)
     forwarded = request.header(b"x-forwarded-for")
     client = request.client.encode()
-    headers.append((b"host", f"{endpoint.host}:{endpoint.port}".encode()))
-    headers.append((b"x-forwarded-for", forwarded + b", " + client if forwarded else client))
-    headers.append((b"x-forwarded-proto", b"https" if request.is_tls else b"http"))
-    headers.append((REQUEST_ID, request_id.encode()))
+    headers += (
+        (b"host", authority),
+        (b"x-forwarded-for", forwarded + b", " + client if forwarded else client),
+        (b"x-forwarded-proto", b"https" if request.is_tls else b"http"),
+        (REQUEST_ID, request_id.encode()),
+    )
     if wants_token_ids:
         headers.append((TOKEN_IDS, b"1"))
     return request_head(request.method, request.target, headers, len(body)) + body
@@ -46,12 +50,9 @@ def outgoing(request: Request, body: bytes, endpoint: Endpoint, request_id: str,
 
 def incoming(headers: Headers, request_id: str, route: bytes) -> list[tuple[bytes, bytes]]:
     """The headers of an answer as the client gets them."""
-    kept = [
-        (name, value)
-        for name, value in end_to_end(headers)
-        if name not in _INTERNAL and name != REQUEST_ID and name != ROUTE
-    ]
-    return [*kept, (REQUEST_ID, request_id.encode()), (ROUTE, route)]
+    kept = end_to_end(headers, _NOT_GIVEN)
+    kept += ((REQUEST_ID, request_id.encode()), (ROUTE, route))
+    return kept
 
 
 def continuation(body: bytes, seed: bytes, first_event: Mapping[str, Any], choices: Mapping[int, ChoiceSoFar]) -> bytes:
@@ -78,11 +79,16 @@ def continuation(body: bytes, seed: bytes, first_event: Mapping[str, Any], choic
 
 def reported_load(headers: Headers) -> ReportedLoad | None:
     """What a replica says of its load; None when it says nothing."""
-    for name, value in headers:
-        if name == LOAD and (match := _LOAD_FORM.match(value)):
-            running, waiting, tokens, kv = match.groups()
-            return ReportedLoad(int(running), int(waiting), int(tokens), float(kv))
-    return None
+    return next((load(value) for name, value in headers if name == LOAD), None)
+
+
+def load(value: bytes) -> ReportedLoad | None:
+    """A header's value; None when it cannot be read."""
+    match = _LOAD_FORM.match(value)
+    if match is None:
+        return None
+    running, waiting, tokens, kv = match.groups()
+    return ReportedLoad(int(running), int(waiting), int(tokens), float(kv))
 
 
 class _Details(msgspec.Struct):
@@ -118,10 +124,14 @@ def usage(answer: bytes) -> tuple[int, int, int]:
     Args:
         answer: a JSON object, or events of a stream of which the last with usage counts.
     """
-    texts = [answer] if answer.startswith(b"{") else [line[5:] for line in answer.split(b"\n") if line[:5] == b"data:"]
-    for text in reversed(texts):
-        if b'"usage"' not in text:
-            continue
+    if b'"usage"' not in answer:
+        return 0, 0, 0
+    texts = (
+        (answer,)
+        if answer.startswith(b"{")
+        else [line[5:] for line in answer.split(b"\n") if line.startswith(b"data:") and b'"usage"' in line][::-1]
+    )
+    for text in texts:
         try:
             found = _decode(text)
         except msgspec.DecodeError:

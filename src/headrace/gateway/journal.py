@@ -37,8 +37,8 @@ class Journal(Collector):
         self._clock = clock
         self._kinds: Counter[str] = Counter({"first": 0, "retry": 0, "hedge": 0, "continue": 0})
         self._attempts: Counter[tuple[str, str]] = Counter()
-        self._requests: Counter[tuple[str, str]] = Counter()
-        self._tokens: Counter[str] = Counter({"prompt": 0, "cached": 0, "output": 0})
+        self._requests: Counter[tuple[str, int]] = Counter()
+        self._tokens = (0, 0, 0)
         self._routed_tokens = self._routed_cached_tokens = 0
         self._downs: Counter[str] = Counter()
         self._took = Histogram(_SECONDS)
@@ -62,11 +62,11 @@ class Journal(Collector):
 
     def finished(self, outcome: str, status: int, took_s: float, own_s: float, usage: tuple[int, int, int]) -> None:
         """A request has its answer."""
-        self._requests[outcome, str(status)] += 1
+        self._requests[outcome, status] += 1
         self._took.observe(took_s)
         self._own.observe(own_s)
-        for name, count in zip(("prompt", "cached", "output"), usage, strict=True):
-            self._tokens[name] += count
+        prompt, cached, output = self._tokens
+        self._tokens = prompt + usage[0], cached + usage[1], output + usage[2]
 
     def went_down(self, replica: str) -> None:
         """A health check took a replica out."""
@@ -88,13 +88,14 @@ class Journal(Collector):
 
     def collect(self) -> Iterator[Family]:
         """All families."""
-        yield _counter("requests", "Requests answered, by outcome and status.", ("outcome", "status"), self._requests)
+        requests = {(outcome, str(status)): count for (outcome, status), count in self._requests.items()}
+        yield _counter("requests", "Requests answered, by outcome and status.", ("outcome", "status"), requests)
         yield _counter(
             "attempts", "Requests sent to replicas, by how that ended.", ("replica", "outcome"), self._attempts
         )
         kinds = {(kind,): count for kind, count in self._kinds.items()}
         yield _counter("sends", "Requests sent to replicas, by why: first, retry, hedge, continue.", ("kind",), kinds)
-        tokens = {(kind,): count for kind, count in self._tokens.items()}
+        tokens = {(kind,): count for kind, count in zip(("prompt", "cached", "output"), self._tokens, strict=True)}
         yield _counter("tokens", "Tokens of answered requests, by the replicas' usage.", ("kind",), tokens)
         routed = {("all",): self._routed_tokens, ("held",): self._routed_cached_tokens}
         yield _counter("routed_prompt_tokens", "Prompt tokens sent, estimated; held by the index.", ("kind",), routed)

@@ -12,6 +12,7 @@ _ENOUGH = 16
 _FACTOR = 4.0
 _OFFSET_TOKENS = 256
 _EVERY = 16
+_EVERY_LATER = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ class _Ring:
     def add(self, value: float) -> None:
         self._values[self._count % _RING] = value
         self._count += 1
-        if self._count >= _ENOUGH and self._count % _EVERY == 0:
+        if self._count >= _ENOUGH and self._count % (_EVERY if self._count <= _RING else _EVERY_LATER) == 0:
             known = sorted(self._values[: min(self._count, _RING)])
             self._high = known[int(0.99 * (len(known) - 1))]
 

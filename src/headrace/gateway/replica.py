@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -35,8 +35,12 @@ class Endpoint:
     @property
     def url(self) -> str:
         """Its address."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http{'s' * self.tls}://{host}:{self.port}"
+        return f"http{'s' * self.tls}://{self.authority}"
+
+    @property
+    def authority(self) -> str:
+        """Host and port."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,11 @@ class ReportedLoad:
 class Replica:
     """State of one replica. Used by one event loop.
 
+    Args:
+        changed: called when something changed that decides whether it is asked, but for what time alone changes.
+
     Attributes:
-        endpoint: where it is. number: its place in the index of prefixes.
+        endpoint: where it is. authority: its host and port. number: its place in the index of prefixes.
         num_in_flight: requests it was sent and has not answered. tokens_in_flight: prompt tokens of those that it has
             to compute.
         is_up: by the last probe. draining: gets nothing new. breaker: from the outcomes of requests.
@@ -67,35 +74,98 @@ class Replica:
         learned_models: as it lists them.
     """
 
-    def __init__(self, endpoint: Endpoint, number: int, settings: BreakerSettings, now_s: float) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        number: int,
+        settings: BreakerSettings,
+        now_s: float,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
         """Up, until a probe or a request says something else."""
-        self.endpoint = endpoint
+        self.name = endpoint.name
         self.number = number
-        self.breaker = Breaker(settings)
+        self.breaker = Breaker(settings, changed)
         self.num_in_flight = 0
         self.tokens_in_flight = 0
-        self.is_up = True
-        self.draining = False
-        self.busy_until_s = 0.0
         self.load = ReportedLoad()
-        self.learned_models: tuple[str, ...] = ()
+        self._endpoint = endpoint
+        self.authority = endpoint.authority.encode()
+        self._changed = changed
+        self._is_up = True
+        self._draining = False
+        self._busy_until_s = 0.0
+        self._learned_models: tuple[str, ...] = ()
         self._warm_since_s = now_s - SLOW_START_S
 
+    # What decides whether it is asked: whoever remembers that is told of every change.
+
     @property
-    def name(self) -> str:
-        """Of the endpoint."""
-        return self.endpoint.name
+    def endpoint(self) -> Endpoint:
+        """Where it is; the name stays."""
+        return self._endpoint
+
+    @endpoint.setter
+    def endpoint(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self.authority = endpoint.authority.encode()
+        self._changed()
+
+    @property
+    def is_up(self) -> bool:
+        """By the last probe."""
+        return self._is_up
+
+    @is_up.setter
+    def is_up(self, is_up: bool) -> None:
+        self._is_up = is_up
+        self._changed()
+
+    @property
+    def draining(self) -> bool:
+        """Gets nothing new."""
+        return self._draining
+
+    @draining.setter
+    def draining(self, draining: bool) -> None:
+        self._draining = draining
+        self._changed()
+
+    @property
+    def busy_until_s(self) -> float:
+        """It asked for a pause."""
+        return self._busy_until_s
+
+    @busy_until_s.setter
+    def busy_until_s(self, until_s: float) -> None:
+        self._busy_until_s = until_s
+        self._changed()
+
+    @property
+    def learned_models(self) -> tuple[str, ...]:
+        """As it lists them."""
+        return self._learned_models
+
+    @learned_models.setter
+    def learned_models(self, models: tuple[str, ...]) -> None:
+        self._learned_models = models
+        self._changed()
 
     @property
     def models(self) -> tuple[str, ...]:
         """Models that it serves: as it was registered with, or as it lists them; empty: not known."""
-        return self.endpoint.models or self.learned_models
+        return self._endpoint.models or self._learned_models
 
     def weight(self, now_s: float) -> float:
         """Its share: after an outage it grows for ten seconds, so that a cold replica is not flooded."""
-        since = max(self._warm_since_s, self.breaker.closed_s or self._warm_since_s)
-        share = min(max((now_s - since) / SLOW_START_S, _LEAST_SHARE), 1.0)
-        return self.endpoint.weight * share
+        since = self._warm_since_s
+        closed_s = self.breaker.closed_s
+        if closed_s is not None and closed_s > since:
+            since = closed_s
+        share = (now_s - since) / SLOW_START_S
+        if share >= 1.0:
+            return self._endpoint.weight
+        return self._endpoint.weight * max(share, _LEAST_SHARE)
 
     def came_up(self, now_s: float) -> None:
         """A probe succeeded after it was down: what failed before was the outage."""
@@ -119,12 +189,12 @@ class Replica:
 
     def condition(self, now_s: float) -> Condition:
         """Whether it can take a request, and why not."""
-        if self.draining:
+        if self._draining:
             return "draining"
-        if not self.is_up:
+        if not self._is_up:
             return "down"
         if not self.breaker.allows(now_s):
             return "ejected"
-        if now_s < self.busy_until_s:
+        if now_s < self._busy_until_s:
             return "busy"
         return "ready" if self.breaker.state(now_s) == "closed" else "trial"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -14,6 +14,9 @@ from headrace.gateway.patience import Patience, PatienceSettings
 from headrace.gateway.policies import Policy
 from headrace.gateway.prefix_index import PrefixIndex
 from headrace.gateway.replica import Replica
+
+_BLOCK_TOKENS = BLOCK_BYTES // BYTES_PER_TOKEN
+_NUM_NAMED = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,7 @@ class Decision(NamedTuple):
     Attributes:
         at_s: wall clock. kind: "first", "retry", "hedge" or "continue". num_tokens: of the prompt, estimated.
         num_cached_tokens: of those that the replica holds by the index. num_in_flight: at the replica, this one left
-            out. ranked: names of all candidates, the best first.
+            out. ranked: names of the best eight candidates, the best first.
     """
 
     request_id: str
@@ -97,23 +100,22 @@ class Router:
     _patience: dict[Replica, Patience] = field(default_factory=dict)
 
     def choose(
-        self, features: Features, excluded: Iterable[str], request_id: str, kind: str
+        self, features: Features, excluded: Collection[str], request_id: str, kind: str
     ) -> tuple[Replica, Decision] | None:
         """The best replica for a request and why; None when none is able. Changes nothing."""
         now_s = self.clock()
         candidates = self.fleet.candidates(features.model, excluded, now_s)
         if not candidates:
             return None
-        ranked, reason = self.policy.pick(features, candidates, now_s)
+        ranked, reason, num_held = self.policy.pick(features, candidates, now_s)
         replica = ranked[0]
         assert isinstance(replica, Replica)
-        cached = 0
-        if features.block_hashes:
-            cached = self.index.depths(features.block_hashes).get(replica.number, 0) * BLOCK_BYTES // BYTES_PER_TOKEN
-        names = tuple(candidate.name for candidate in ranked[:8])
+        if num_held is None:
+            num_held = self.index.depths(features.block_hashes).get(replica.number, 0) if features.block_hashes else 0
         return replica, Decision(
             request_id, self.wall_clock(), kind, features.model, replica.name, reason, features.num_tokens,
-            min(cached, features.num_tokens), replica.num_in_flight, replica.tokens_in_flight, names,
+            min(num_held * _BLOCK_TOKENS, features.num_tokens), replica.num_in_flight, replica.tokens_in_flight,
+            tuple([candidate.name for candidate in ranked[:_NUM_NAMED]]),
         )  # fmt: skip
 
     def pool(self, replica: Replica) -> UpstreamPool:

@@ -11,7 +11,6 @@ from headrace.gateway.discovery.source import Source
 from headrace.gateway.replica import Endpoint
 
 _log = logging.getLogger(__name__)
-_RETRY_S = 2.0
 
 
 class DiscoveryHub:
@@ -21,12 +20,16 @@ class DiscoveryHub:
 
     Args:
         sources: by name, in order of precedence. update: is given the union.
+        retry_s: until a source that is down is asked again.
     """
 
-    def __init__(self, sources: Mapping[str, Source], update: Callable[[list[Endpoint]], object]) -> None:
+    def __init__(
+        self, sources: Mapping[str, Source], update: Callable[[list[Endpoint]], object], retry_s: float = 2.0
+    ) -> None:
         """Nothing known yet."""
         self._sources = dict(sources)
         self._update = update
+        self._retry_s = retry_s
         self._sets: dict[str, tuple[Endpoint, ...]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -52,7 +55,10 @@ class DiscoveryHub:
                         self._update(self.union())
             except (OSError, ConfigError) as error:
                 _log.error("the source %s of replicas is down, its last set stays: %s", name, error)
-            await asyncio.sleep(_RETRY_S)
+            except Exception:  # without its sources a gateway would look well and grow old
+                _log.exception("the source %s of replicas failed, its last set stays", name)
+                self._sets.pop(name, None)  # so that the next set, be it the same, is taken as a change
+            await asyncio.sleep(self._retry_s)
 
     def union(self) -> list[Endpoint]:
         """What all sources list."""

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,11 +39,16 @@ class BreakerSettings:
 
 
 class Breaker:
-    """Of one replica. Times are the caller's clock, in seconds."""
+    """Of one replica. Times are the caller's clock, in seconds.
 
-    def __init__(self, settings: BreakerSettings) -> None:
+    Args:
+        opened: called whenever it opens.
+    """
+
+    def __init__(self, settings: BreakerSettings, opened: Callable[[], None] = lambda: None) -> None:
         """Closed."""
         self._settings = settings
+        self._opened = opened
         self._window = OutcomeWindow()
         self._num_in_a_row = 0
         self._opened_s: float | None = None
@@ -64,7 +70,7 @@ class Breaker:
 
     def sent(self, now_s: float) -> None:
         """A request was sent: half open, it is the one to try with."""
-        if self.state(now_s) == "half_open":
+        if self._opened_s is not None and self.state(now_s) == "half_open":
             # Bounded: a trial whose outcome never comes (its client left) must not keep the replica out for good.
             self._trial_until_s = now_s + self._settings.recovery_s
 
@@ -98,6 +104,7 @@ class Breaker:
         """Send it nothing for a while."""
         self._opened_s = now_s
         self._recovery_s = self._settings.recovery_s
+        self._opened()
 
     def close(self, now_s: float) -> None:
         """Trust it again: what happened before is forgotten."""

@@ -27,7 +27,8 @@ class OutcomeWindow:
 
     def record(self, success: bool, now_s: float) -> None:
         """Count an outcome; time does not go back."""
-        self._turn(now_s)
+        if int(now_s / self.bucket_s) != self._last:
+            self._turn(now_s)
         (self._successes if success else self._failures)[self._last % self.num_buckets] += 1
 
     def counts(self, now_s: float) -> tuple[int, int]:

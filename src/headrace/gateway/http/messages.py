@@ -17,7 +17,8 @@ HOP_BY_HOP = frozenset(
 )  # fmt: skip
 """Headers of one connection; the framing's own among them, because each side frames for itself."""
 
-_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+_STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+_USUAL = frozenset({b"keep-alive", b"close"})
 
 
 class Request(NamedTuple):
@@ -48,26 +49,27 @@ class Request(NamedTuple):
 
 def response_head(status: int, headers: Iterable[tuple[bytes, bytes]], framing: bytes, keep_alive: bool) -> bytes:
     """Status line and headers of an answer, `framing` being its content-length or transfer-encoding line."""
-    lines = [b"HTTP/1.1 %d %s" % (status, _REASONS.get(status, b"Status"))]
-    lines += [b"%b: %b" % header for header in headers]
-    lines.append(framing)
-    if not keep_alive:
-        lines.append(b"connection: close")
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+    head = _STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
+    for name, value in headers:
+        head += name + b": " + value + b"\r\n"
+    return head + framing + (b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n")
 
 
 def request_head(method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]], num_bytes: int) -> bytes:
     """Request line and headers, with the length of the body."""
-    lines = [b"%b %b HTTP/1.1" % (method, target)]
-    lines += [b"%b: %b" % header for header in headers]
-    lines.append(b"content-length: %d" % num_bytes)
-    return b"\r\n".join(lines) + b"\r\n\r\n"
-
-
-def end_to_end(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """Without those of one connection, those that `connection` names included."""
-    named: frozenset[bytes] = frozenset()
+    head = method + b" " + target + b" HTTP/1.1\r\n"
     for name, value in headers:
-        if name == b"connection":
-            named |= {token.strip().lower() for token in value.split(b",")}
-    return [(name, value) for name, value in headers if name not in HOP_BY_HOP and name not in named]
+        head += name + b": " + value + b"\r\n"
+    return head + b"content-length: %d\r\n\r\n" % num_bytes
+
+
+def end_to_end(headers: Headers, without: frozenset[bytes] = HOP_BY_HOP) -> list[tuple[bytes, bytes]]:
+    """Without those of one connection, those that `connection` names included.
+
+    Args:
+        without: HOP_BY_HOP, and what else is to be left out.
+    """
+    for name, value in headers:
+        if name == b"connection" and value.lower() not in _USUAL:
+            without |= {token.strip().lower() for token in value.split(b",")}
+    return [header for header in headers if header[0] not in without]

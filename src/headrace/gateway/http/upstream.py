@@ -36,6 +36,10 @@ class Listener(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """One connection to a replica. Owned by its pool."""
 
+    __slots__ = (
+        "_headers", "_heard", "_is_head", "_is_open", "_listener", "_num_exchanges", "_parser", "_pool", "_transport"
+    )  # fmt: skip
+
     def __init__(self, pool: UpstreamPool) -> None:
         """Not connected yet."""
         self._pool = pool

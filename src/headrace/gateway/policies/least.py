@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from headrace.gateway.features import Features
-from headrace.gateway.policies.policy import Candidate, Choice, load_tokens
+from headrace.gateway.policies.policy import Candidate, Choice
 from headrace.gateway.prefix_index import PrefixIndex
 
 
@@ -14,12 +14,12 @@ class Least:
     """By a load; equals take turns, so that an idle fleet is not one busy replica.
 
     Args:
-        load: of a replica at a time. reason: for people.
+        loads: of replicas at a time. reason: for people.
     """
 
-    def __init__(self, load: Callable[[Candidate, float], float], reason: str) -> None:
+    def __init__(self, loads: Callable[[Sequence[Candidate], float], list[float]], reason: str) -> None:
         """Begins with the first of equals."""
-        self._load = load
+        self._loads = loads
         self._reason = reason
         self._turn = 0
 
@@ -28,12 +28,19 @@ class Least:
         first = self._turn % len(replicas)
         self._turn = first + 1
         turned = [*replicas[first:], *replicas[:first]]
-        turned.sort(key=lambda replica: self._load(replica, now_s))
-        return Choice(turned, self._reason)
+        loads = self._loads(turned, now_s)
+        # Python's sort is stable and looks at an index only for equal loads: those stay in turn.
+        ranked = [turned[place] for _, place in sorted(zip(loads, range(len(turned)), strict=True))]
+        return Choice(ranked, self._reason)
 
 
-def _connections(replica: Candidate, now_s: float) -> float:
-    return replica.num_in_flight / replica.weight(now_s)
+def _connections(replicas: Sequence[Candidate], now_s: float) -> list[float]:
+    return [replica.num_in_flight / replica.weight(now_s) for replica in replicas]
+
+
+def _tokens(replicas: Sequence[Candidate], now_s: float) -> list[float]:
+    """The requests under way decide between equals."""
+    return [(replica.tokens_in_flight + 1e-3 * replica.num_in_flight) / replica.weight(now_s) for replica in replicas]
 
 
 def make_least_connections(random: Random, index: PrefixIndex) -> Least:
@@ -43,6 +50,4 @@ def make_least_connections(random: Random, index: PrefixIndex) -> Least:
 
 def make_least_tokens(random: Random, index: PrefixIndex) -> Least:
     """By prompt tokens to compute; requests under way where those are equal."""
-    return Least(
-        lambda replica, now_s: load_tokens(replica, now_s) + 1e-3 * _connections(replica, now_s), "fewest tokens"
-    )
+    return Least(_tokens, "fewest tokens")

@@ -39,11 +39,14 @@ class Candidate(Protocol):
 class Choice(NamedTuple):
     """A decision.
 
-    Attributes: ranked: every candidate, the best first; a retry takes the next. reason: for people, in a few words.
+    Attributes:
+        ranked: every candidate, the best first; a retry takes the next. reason: for people, in a few words.
+        num_held: leading blocks of the prompt that the best one holds; None when the policy did not look.
     """
 
     ranked: Sequence[Candidate]
     reason: str
+    num_held: int | None = None
 
 
 class Policy(Protocol):
@@ -52,8 +55,3 @@ class Policy(Protocol):
     def pick(self, features: Features, replicas: Sequence[Candidate], now_s: float) -> Choice:
         """Rank the replicas (at least one) for a request."""
         ...
-
-
-def load_tokens(replica: Candidate, now_s: float) -> float:
-    """Prompt tokens that a replica has to compute before new ones, relative to its weight."""
-    return replica.tokens_in_flight / replica.weight(now_s)

@@ -13,7 +13,7 @@ from random import Random
 
 from headrace.gateway.features import BLOCK_BYTES, BYTES_PER_TOKEN, Features
 from headrace.gateway.policies.least import Least, make_least_tokens
-from headrace.gateway.policies.policy import Candidate, Choice, load_tokens
+from headrace.gateway.policies.policy import Candidate, Choice
 from headrace.gateway.prefix_index import PrefixIndex
 
 HELD_RATIO = 0.8
@@ -37,18 +37,20 @@ class Prefix:
         hashes = features.block_hashes
         depths = self._index.depths(hashes) if hashes else {}
         if not depths:
-            return self._otherwise.pick(features, replicas, now_s)
-        shortest = min(load_tokens(replica, now_s) for replica in replicas)
-        enough = HELD_RATIO * len(hashes)
-
-        def rank(replica: Candidate) -> tuple[bool, float, int]:
-            depth, load = depths.get(replica.number, 0), load_tokens(replica, now_s)
+            ranked, reason, _ = self._otherwise.pick(features, replicas, now_s)
+            return Choice(ranked, reason, 0)
+        weights = [replica.weight(now_s) for replica in replicas]
+        loads = [replica.tokens_in_flight / weight for replica, weight in zip(replicas, weights, strict=True)]
+        shortest, enough, keys = min(loads), HELD_RATIO * len(hashes), []
+        for place, replica in enumerate(replicas):
+            depth, load = depths.get(replica.number, 0), loads[place]
             saved = depth * BLOCK_TOKENS
             holds = depth >= enough and load - shortest <= saved
-            return not holds, load if holds else load - saved / replica.weight(now_s), replica.num_in_flight
-
-        ranked = sorted(replicas, key=rank)
-        return Choice(ranked, f"{depths.get(ranked[0].number, 0)} of {len(hashes)} blocks held")
+            keys.append((not holds, load if holds else load - saved / weights[place], replica.num_in_flight, place))
+        keys.sort()
+        ranked = [replicas[place] for _, _, _, place in keys]
+        depth = depths.get(ranked[0].number, 0)
+        return Choice(ranked, f"{depth} of {len(hashes)} blocks held", depth)
 
 
 def make(random: Random, index: PrefixIndex) -> Prefix:
