@@ -81,9 +81,13 @@ class ChildProcess(asyncio.Protocol):
         log.start()
         threading.Thread(target=self._wait, args=(log,), name="engine-exit", daemon=True).start()
         ours.setblocking(False)
-        await self._loop.create_unix_connection(lambda: self, sock=ours)
+        # Shielded: a connection that is given up half way would never tell us that it has ended.
+        await asyncio.shield(self._loop.create_task(self._connect(ours)))
         assert self._transport is not None
         self._transport.write(framed(encoder.encode(spec)))
+
+    async def _connect(self, ours: socket.socket) -> None:
+        await self._loop.create_unix_connection(lambda: self, sock=ours)
 
     def send(self, message: ToChild) -> None:
         """Send a message; dropped when the connection is closed, because then everything live is ended anyway."""
