@@ -72,7 +72,10 @@ def _listed(path: Path) -> list[Any]:
             raise ConfigError(" ".join(str(error).split())) from error
     else:
         lines = (line.partition("#")[0].strip() for line in text.splitlines())
-        return [line for line in lines if line]
+        found = [line for line in lines if line]
+        if not found:  # a file that is being written is empty for a moment
+            raise ConfigError("it lists no replica; an empty list can be said in TOML: replicas = []")
+        return found
     if not isinstance(table, dict) or not isinstance(table.get("replicas"), list) or len(table) > 1:
         raise ConfigError("it needs one list `replicas` of addresses or tables, and nothing else")
     return list(table["replicas"])

@@ -47,17 +47,19 @@ class DiscoveryHub:
         self._tasks.clear()
 
     async def _follow(self, name: str, source: Source) -> None:
+        told: tuple[Endpoint, ...] | None = None
         while True:
             try:
                 async for endpoints in source.sets():
-                    if self._sets.get(name) != endpoints:
-                        self._sets[name] = endpoints
+                    self._sets[name] = endpoints
+                    if told != endpoints:
+                        told = None
                         self._update(self.union())
+                        told = endpoints
             except (OSError, ConfigError) as error:
                 _log.error("the source %s of replicas is down, its last set stays: %s", name, error)
             except Exception:  # without its sources a gateway would look well and grow old
                 _log.exception("the source %s of replicas failed, its last set stays", name)
-                self._sets.pop(name, None)  # so that the next set, be it the same, is taken as a change
             await asyncio.sleep(self._retry_s)
 
     def union(self) -> list[Endpoint]:
