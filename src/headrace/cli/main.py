@@ -29,6 +29,7 @@ COMMANDS = {
     "serve": Command("headrace.cli.serve", "serve a model over HTTP, OpenAI-compatible"),
     "up": Command("headrace.cli.up", "serve a model by several replicas behind a gateway, on this machine"),
     "gateway": Command("headrace.cli.gateway", "one address for many replicas, here or elsewhere"),
+    "fleet": Command("headrace.cli.fleet", "look at a gateway's replicas, and change them"),
     "config": Command("headrace.cli.config", "show every setting and where its value came from"),
     "key": Command("headrace.cli.key", "make an API key for the server"),
     "bench": Command("headrace.cli.bench", "measure engines side by side"),

@@ -104,6 +104,11 @@ def read_settings_environment(names: Iterable[str], environ: Mapping[str, str] |
     )
 
 
+def read_client_environment(environ: Mapping[str, str] | None = None) -> str | None:
+    """The API key of a command that asks a server or gateway: HEADRACE_API_KEY. environ: None is the process's."""
+    return (os.environ if environ is None else environ).get("HEADRACE_API_KEY") or None
+
+
 def child_environment(num_threads: int, environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a `headrace serve` that gets its settings from a file: what else there is stays.
 

@@ -16,6 +16,8 @@ MIN_KEY_LENGTH = 16
 _QUEUED_CACHES = 4
 """How many caches full of prompts may wait where `max_queue_tokens` is left open."""
 
+_WILDCARDS = frozenset({"0.0.0.0", "::", ""})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
@@ -45,6 +47,10 @@ class ServerConfig:
         drain_timeout_s: seconds that running requests get to finish after SIGTERM or a call of /admin/drain.
         strict_fields: refuse a request with an unknown field, instead of naming the field in x-ignored-fields.
         served_model_name: names that requests may give the model, the first is shown; none given: the model's own.
+        register: address of a gateway that the server announces itself to, http://host:port.
+        register_name: its name there; none: host and port of its address.
+        advertise_url: address that the gateway reaches it by; none: the one it listens on.
+        register_key: API key of role admin for that gateway.
         log_level: least level that is logged, "debug", "info", "warning" or "error".
         log_format: "text", or "json" for one JSON object a line.
         log_file: also log to this file, which is rotated at 10 MB and kept five times.
@@ -73,6 +79,10 @@ class ServerConfig:
     drain_timeout_s: float = 30.0
     strict_fields: bool = False
     served_model_name: tuple[str, ...] = ()
+    register: str | None = None
+    register_name: str | None = None
+    advertise_url: str | None = None
+    register_key: str | None = field(default=None, metadata={"secret": True}, repr=False)
     log_level: str = "info"
     log_format: str = "text"
     log_file: str | None = None
@@ -91,6 +101,7 @@ class ServerConfig:
                 "nobody can guess: `openssl rand -hex 32` makes some"
             )
         self._check_authentication()
+        self._check_registration()
 
     def _check_ranges(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -130,6 +141,19 @@ class ServerConfig:
             )
         if not (self.jwt_secret or self.jwt_public_key_file) and (self.jwt_audience or self.jwt_issuer):
             raise ConfigError("jwt_audience and jwt_issuer need jwt_secret or jwt_public_key_file")
+
+    def _check_registration(self) -> None:
+        for name in ("register", "advertise_url"):
+            value = getattr(self, name)
+            if value is not None and not value.startswith(("http://", "https://")):
+                raise ConfigError(f"{name}={value!r} is no address; http://10.0.0.5:8000 would be")
+        if self.register is None:
+            given = [name for name in ("register_name", "advertise_url", "register_key") if getattr(self, name)]
+            if given:
+                raise ConfigError(f"{', '.join(given)} need register, the address of the gateway")
+        elif self.advertise_url is None and (self.uds is not None or self.host in _WILDCARDS):
+            shown = f"uds={self.uds!r}" if self.uds is not None else f"host={self.host!r}"
+            raise ConfigError(f"register with {shown} needs advertise_url, the address that the gateway reaches it by")
 
     @property
     def has_credentials(self) -> bool:

@@ -26,12 +26,14 @@ from typing import TYPE_CHECKING
 
 from headrace.config.server import ServerConfig
 from headrace.engine.remote import EngineLink, EngineState, EngineStats
+from headrace.server import listen
 from headrace.server.exit_codes import CUT_SHORT, ENGINE_FAILED, OK
 
 if TYPE_CHECKING:
     import uvicorn
 
     from headrace.server.app import Application
+    from headrace.server.registration import Registration
     from headrace.text import Tokenizer
 
 _log = logging.getLogger(__name__)
@@ -74,6 +76,7 @@ class ServerLife:
         self._http: uvicorn.Server | None = None
         self._ending: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._drain: asyncio.Task[None] | None = None
+        self._registration: Registration | None = None
 
     async def run(self) -> int:
         """Serve until something ends it; returns the exit code. Raises what kept it from starting."""
@@ -131,6 +134,12 @@ class ServerLife:
         app.readiness.engine_changed()
         await app.readiness.proven()
         self._announce()
+        if self._config.register is not None:
+            from headrace.server.registration import Registration
+
+            url = listen.url(self._config, self._listener)
+            self._registration = Registration(self._config, url, app.backend.names)
+            self._registration.start()
 
     # ---------------------------------------------------------------- what the engine says
 
@@ -186,6 +195,8 @@ class ServerLife:
         app = self._app
         if app is not None:
             app.readiness.is_draining = True
+            if self._registration is not None:
+                await self._registration.withdraw()
             end_s = time.monotonic() + limit_s
             while app.num_active and time.monotonic() < end_s:
                 await asyncio.sleep(_POLL_S)
@@ -201,6 +212,8 @@ class ServerLife:
 
     async def _close(self, starting: asyncio.Task[object], serving: asyncio.Task[None] | None) -> None:
         """End everything that runs; requests that still do get the reason as their last word."""
+        if self._registration is not None:
+            await self._registration.withdraw()
         if self._app is not None:
             self._app.readiness.is_draining = True
             await self._app.readiness.close()
