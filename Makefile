@@ -12,11 +12,11 @@ TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 PORT ?= 8000
 
-up: $(READY)  ## set up, and serve the built-in model until Ctrl-C
+up: $(READY)  ## set up, and serve the built-in model by two replicas behind a gateway, until Ctrl-C
 	@echo 'Once it says where it serves, ask it something:'
 	@echo '  curl http://127.0.0.1:$(PORT)/v1/chat/completions -H "content-type: application/json" \'
 	@echo "    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Who are you?\"}]}'"
-	@$(BIN)/headrace serve builtin --port $(PORT)
+	@$(BIN)/headrace up builtin --replicas 2 --port $(PORT)
 
 test: $(READY)  ## every test
 	$(TEST_ENV) $(BIN)/pytest -n $(WORKERS)
