@@ -45,6 +45,8 @@ def error_body(error: BaseException, style: Style = "openai", request_id: str | 
     """
     status = error.http_status if isinstance(error, HeadraceError) else 500
     headers = {} if request_id is None else {"x-request-id": request_id}
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"  # RFC 9110 wants every 401 to say what is asked for
     retry_after_s = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(retry_after_s)))
