@@ -12,22 +12,30 @@ import logging
 import os
 import sys
 from array import array
+from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 
 from headrace.gateway.fleet import Fleet
 from headrace.gateway.prefix_index import PrefixIndex
 
 _log = logging.getLogger(__name__)
 _FORMAT = 1
+_MOST_ABSENT = 64
+"""Replicas that have not come back and are remembered all the same; the newest of them are kept."""
 
 
-def save(path: Path, fleet: Fleet, index: PrefixIndex) -> None:
-    """Write the file. Raises OSError."""
+def save(path: Path, fleet: Fleet, index: PrefixIndex, absent: Mapping[str, array[int]] = MappingProxyType({})) -> None:
+    """Write the file; `absent` is what is known of replicas that have not come back. Raises OSError."""
     parts = []
     counts: dict[str, int] = {}
     for replica in fleet:
         hashes = array("Q", index.hashes(replica.number))
         counts[f"{replica.name} {replica.endpoint.url}"] = len(hashes)
+        parts.append(hashes.tobytes())
+    for name, hashes in absent.items():
+        counts[name] = len(hashes)
         parts.append(hashes.tobytes())
     head = {"format": _FORMAT, "byteorder": sys.byteorder, "replicas": counts}
     scratch = path.with_suffix(f".{os.getpid()}.tmp")
@@ -86,6 +94,6 @@ class Memory:
     def keep(self, fleet: Fleet, index: PrefixIndex) -> None:
         """Write what is known now; a disk that is full is said and changes nothing else."""
         try:
-            save(self._path, fleet, index)
+            save(self._path, fleet, index, dict(islice(self._known.items(), _MOST_ABSENT)))
         except OSError as error:
             _log.warning("what is known of the replicas' caches cannot be kept: %s", error)
