@@ -315,6 +315,7 @@ class EngineStopped(HeadraceError, RuntimeError):
 
     code = "engine_stopped"
     http_status = 503
+    retry_after_s = 5.0  # about what a restart takes
 
 
 class EngineUnresponsive(HeadraceError, RuntimeError):
@@ -322,6 +323,7 @@ class EngineUnresponsive(HeadraceError, RuntimeError):
 
     code = "engine_unresponsive"
     http_status = 503
+    retry_after_s = 5.0
 
 
 class EngineDead(HeadraceError, RuntimeError):
@@ -329,6 +331,7 @@ class EngineDead(HeadraceError, RuntimeError):
 
     code = "engine_dead"
     http_status = 503
+    retry_after_s = 5.0  # about what a restart takes
 
 
 class NoReplica(HeadraceError):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from headrace.config.server import ServerConfig
 from headrace.engine.remote import EngineInfo, EngineLink
-from headrace.errors import EngineDead, EngineStopped, HeadraceError, ModelNotFound
+from headrace.errors import HeadraceError, ModelNotFound
 from headrace.observability.metrics import ServerMetrics
 from headrace.protocol.call import GenerationCall
 from headrace.protocol.write import make_writer, new_response_id
@@ -26,8 +26,6 @@ from headrace.server.respond import Responder
 from headrace.server.token_names import TokenNames
 from headrace.text import TextStream, Tokenizer
 from headrace.text.answers import AnswerParser, answer_format
-
-_RETRY_AFTER_RESTART_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +147,8 @@ class Backend:
         self._line.admit(len(choices), prepared.num_queue_tokens, engine_room(self._engine), now_s)
         try:
             self._engine.submit(prepared.requests, generation.take)
-        except HeadraceError as error:
+        except HeadraceError:
             generation.withdraw()
-            if isinstance(error, EngineStopped | EngineDead):
-                error.retry_after_s = _RETRY_AFTER_RESTART_S
             raise
         return generation
 
