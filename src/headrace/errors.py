@@ -38,7 +38,8 @@
     ├── EngineUnresponsive        503  the engine did not answer in time
     ├── EngineDead                503  the engine died; carries the cause
     ├── NoReplica                 503  no replica of the gateway is able to take a request
-    └── ReplicaFailed             502  the replicas that were asked failed
+    ├── ReplicaFailed             502  the replicas that were asked failed
+    └── BenchmarkFailed           500  what a benchmark started or drove did not do its part
 
 A message says what happened, with the numbers, and the value that would work.
 """
@@ -346,3 +347,9 @@ class ReplicaFailed(HeadraceError):
 
     code = "replica_failed"
     http_status = 502
+
+
+class BenchmarkFailed(HeadraceError):
+    """What a benchmark started or drove did not do its part."""
+
+    code = "benchmark_failed"
