@@ -39,7 +39,7 @@ def add_field_flags(
         if field.name in left_out:
             continue
         flags = ["--" + field.name.replace("_", "-"), *(aliases or {}).get(field.name, ())]
-        options = _options(hints[field.name])
+        options = _options(field.name, hints[field.name])
         several = "; may be given several times" if options.get("action") == "append" else ""
         text = helps.get(field.name, "").rstrip(".") + several + _default_note(field)
         parser.add_argument(*flags, dest=field.name, default=argparse.SUPPRESS, help=text.replace("%", "%%"), **options)
@@ -55,12 +55,14 @@ def given_fields(arguments: argparse.Namespace, settings: type[Any]) -> dict[str
     return given
 
 
-def _options(hint: Any) -> dict[str, Any]:
-    """What argparse needs to know of a type."""
+def _options(name: str, hint: Any) -> dict[str, Any]:
+    """What argparse needs to know of a field."""
     if typing.get_origin(hint) is Mapping:
         parts = typing.get_args(hint)
         return {"action": "append", "type": _pair(*parts), "metavar": "=".join(_metavar(part) for part in parts)}
     kind = kind_of(hint)
+    if kind.scalar is bool and name.startswith("no_"):
+        return {"action": "store_const", "const": True}  # BooleanOptionalAction takes --no-x for the off of --x
     if kind.scalar is bool:
         return {"action": argparse.BooleanOptionalAction}
     if kind.several:
