@@ -17,6 +17,7 @@ import queue
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -97,7 +98,8 @@ class Logs:
         self._inbox.records.put(None)
         self._thread.join()
         for handler in self._handlers:
-            handler.close()
+            with suppress(OSError, ValueError):  # what is buffered may be what could not be written
+                handler.close()
 
     def _write(self) -> None:
         records = self._inbox.records
