@@ -91,6 +91,7 @@ class Backend:
             HeadraceError: one of its kinds, before anything was sent.
         """
         self.check_model(call.model)
+        self._line.check_size(call.num_choices, engine_room(self._engine))
         prepared = await self._preparation.prepare(call, exchange.request_id)
         parsers = [self._parser(call, prepared, index) for index in range(call.num_choices)]
         generation = self._submit(call, prepared, parsers, exchange.started_s)

@@ -118,17 +118,21 @@ class WaitingLine:
             QueueFull: with the numbers, and when to try again. InvalidRequest: it could never be let in.
         """
         self.observe(room, now_s)
+        self.check_size(num_sequences, room)
+        if self.num_pending:  # what meets an empty queue is never refused
+            self._refuse_if_full(num_sequences, num_tokens, room)
+        self.num_pending += num_sequences
+        self.num_pending_tokens += num_tokens
+        self.observe(room, now_s)
+
+    def check_size(self, num_sequences: int, room: EngineRoom) -> None:
+        """Raises InvalidRequest for a request of more sequences than can ever be let in; before work goes into it."""
         most = self.limits.max_requests
         if most is not None and num_sequences > most + room.max_num_seqs:
             raise InvalidRequest(
                 f"the request asks for {num_sequences} answers at once; {most + room.max_num_seqs} are the most that "
                 "this server takes (max_queue_size + max_num_seqs)"
             )
-        if self.num_pending:  # what meets an empty queue is never refused
-            self._refuse_if_full(num_sequences, num_tokens, room)
-        self.num_pending += num_sequences
-        self.num_pending_tokens += num_tokens
-        self.observe(room, now_s)
 
     def _refuse_if_full(self, num_sequences: int, num_tokens: int, room: EngineRoom) -> None:
         queued, queued_tokens = self.num_queued(room), self.num_queued_tokens(room)
