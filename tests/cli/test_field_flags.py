@@ -7,9 +7,9 @@ from dataclasses import fields
 
 import pytest
 
-from headrace.cli.engine_arguments import add_engine_arguments, add_sampling_arguments
+from headrace.cli.engine_arguments import add_engine_arguments, add_sampling_arguments, add_server_arguments
 from headrace.cli.field_flags import given_fields
-from headrace.config import EngineConfig
+from headrace.config import EngineConfig, ServerConfig
 from headrace.engine.sampling_params import SamplingParams
 
 
@@ -57,3 +57,10 @@ def test_what_cannot_be_read(line: str, capsys: pytest.CaptureFixture[str]) -> N
         parser().parse_args(line.split())
     assert stopped.value.code == 2
     assert line.split()[0] in capsys.readouterr().err
+
+
+def test_a_field_that_begins_with_no_is_turned_on_by_its_flag() -> None:
+    made = argparse.ArgumentParser(allow_abbrev=False)
+    add_server_arguments(made)
+    assert given_fields(made.parse_args(["--no-auth"]), ServerConfig) == {"no_auth": True}
+    assert given_fields(made.parse_args(["--no-strict-fields"]), ServerConfig) == {"strict_fields": False}
