@@ -78,6 +78,7 @@ class Engine:
         """Start a request."""
         config = self._genai.GenerationConfig()
         config.max_new_tokens, config.ignore_eos, config.do_sample = max_tokens, True, False
+        config.set_eos_token_id(0)  # ignored; a model without one would bring -1, which is refused
         handle = self._pipeline.add_request(key, self._tensor(self._array([prompt], dtype="int64")), config)
         self._running[key] = (handle, [], None)
 
