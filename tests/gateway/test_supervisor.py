@@ -229,7 +229,7 @@ def test_more_and_fewer() -> None:
 
 def test_children_that_do_not_end_are_killed() -> None:
     async def test() -> None:
-        stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+        stubborn = "import signal as s, time as t; s.signal(s.SIGTERM, s.SIG_IGN); print('', flush=True); t.sleep(60)"
         lines: list[str] = []
         child = await Child.start([sys.executable, "-I", "-c", stubborn], os.environ, lines.append)
         await until(lambda: lines)

@@ -95,26 +95,34 @@ class Pages:
     async def answer(self, request: Request) -> OwnAnswer:
         """Answer a request for the gateway."""
         path, method = unquote(request.path.decode("latin-1")), request.method.decode()
-        if path.startswith("/health"):
-            return self._health(path)
-        is_admin = path.startswith("/admin")
-        if is_admin or path == "/v1/models":
-            self._guard.check(_credentials(request), is_admin)
+        if path.startswith("/admin"):
+            self._guard.check(_credentials(request), True)
+            return await self._administer(request, method, path)
+        if method not in ("GET", "HEAD"):
+            raise MethodNotAllowed(f"{path} takes GET, not {method}")
+        if path == "/v1/models":
+            self._guard.check(_credentials(request), False)
+        answer = self._page(path)
+        return answer._replace(body=b"") if method == "HEAD" else answer
+
+    def _page(self, path: str) -> OwnAnswer:
         if path == "/metrics":
             return OwnAnswer(200, self._journal.render(), _PROMETHEUS)
         if path == "/version":
             return _json({"version": self._version})
         if path == "/v1/models":
             return _json(self._models())
-        for (wanted, pattern), handle in self._admin_routes().items():
-            name = _matched(pattern, path)
-            if name is not None:
-                if wanted == method:
-                    return await handle(request, name)
-                methods = [m for m, p in self._admin_routes() if _matched(p, path) is not None]
-                if method not in methods:
-                    raise MethodNotAllowed(f"{path} takes {', '.join(methods)}, not {method}")
-        raise RouteNotFound(f"{path} is not served here; {', '.join(sorted({p for _, p in self._admin_routes()}))} are")
+        return self._health(path)
+
+    async def _administer(self, request: Request, method: str, path: str) -> OwnAnswer:
+        routes = self._admin_routes()
+        found = {m: (pattern, name) for m, pattern in routes if (name := _matched(pattern, path)) is not None}
+        if method in found:
+            pattern, name = found[method]
+            return await routes[method, pattern](request, name)
+        if found:
+            raise MethodNotAllowed(f"{path} takes {', '.join(sorted(found))}, not {method}")
+        raise RouteNotFound(f"{path} is not served here; {', '.join(sorted({p for _, p in routes}))} are")
 
     # ---------------------------------------------------------------- for everybody
 
