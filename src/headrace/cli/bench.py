@@ -9,6 +9,7 @@ _BENCHMARKS = {
     "offline": ("headrace.bench.offline", "a fixed set of requests, engines side by side"),
     "step": ("headrace.bench.step.command", "where the time of one step goes, beside what the machine could do"),
     "serve": ("headrace.bench.serve.command", "load on a server, as its clients see it"),
+    "gateway": ("headrace.bench.gateway.command", "what a gateway costs, and what its clients see of faults"),
 }
 
 
