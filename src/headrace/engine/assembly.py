@@ -54,14 +54,19 @@ def assemble(
     from headrace.model.surgery.proven import operate_and_prove
 
     policy = get_policy(config.scheduler, config.safety_margin)
+    surgery = config.surgery and config.compile_mode is None  # compiled code cannot look into our kernels
     loaded = load(
-        model, dtype=config.dtype, device=config.device, revision=revision, trust_remote_code=trust_remote_code
+        model,
+        dtype=config.dtype,
+        device=config.device,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        packed_as=(config.quantization or "auto") if surgery else None,
     )
     paged = PagedModel(loaded, config.attn_implementation)
     try:
         if config.compile_mode is not None:
             paged.compile(config.compile_mode)
-        surgery = config.surgery and config.compile_mode is None  # compiled code cannot look into our kernels
         difference, report = operate_and_prove(paged, surgery=surgery, quantization=config.quantization)
         config, groups, size = allocate_cache(paged, with_defaults(config, loaded))
         config = replace(config, attn_implementation=paged.context.implementation.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ctypes import byref
 from enum import IntEnum
 
@@ -41,8 +42,9 @@ class PackedLinear:
         *,
         gated: bool = False,
         bias: torch.Tensor | None = None,
+        pages: Callable[[int], torch.Tensor] = zeroed_pages,
     ) -> None:
-        """Take the memory; `load` fills it."""
+        """Take the memory from `pages`; `load` fills it."""
         self.kernels = kernels
         self.dtype = dtype
         self.gated = gated
@@ -50,7 +52,7 @@ class PackedLinear:
         self._bias = None if bias is None else bias.detach().float().contiguous()
         bias_pointer = None if self._bias is None else self._bias.data_ptr()
         self._struct = MatrixStruct(None, bias_pointer, n, k, DTYPES[dtype], gated)
-        self._memory = zeroed_pages(kernels.library.hr_packed_bytes(kernels.context, byref(self._struct)))
+        self._memory = pages(kernels.library.hr_packed_bytes(kernels.context, byref(self._struct)))
         self._struct.data = self._memory.data_ptr()
         self._reference = byref(self._struct)
 
@@ -73,6 +75,11 @@ class PackedLinear:
     def struct(self) -> MatrixStruct:
         """hr_matrix; it points to memory that this object owns."""
         return self._struct
+
+    @property
+    def memory(self) -> torch.Tensor:
+        """The panels, uint8."""
+        return self._memory
 
     @property
     def num_bytes(self) -> int:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from torch import nn
 
 from headrace.model.kernels.library import Kernels
 from headrace.model.kernels.linear import PackedLinear
+from headrace.model.kernels.pages import Reserve, zeroed_pages
 
 View = Callable[[torch.Tensor], torch.Tensor]
 
@@ -68,13 +70,17 @@ class Terms:
     Attributes:
         kernels: pack and multiply. dtype: of packed weights, the model's or int8.
         kept: ids of parameters that keep their values too, because others read them.
+        reserve: where the memory for panels comes from first, if there is one.
     """
 
-    def __init__(self, kernels: Kernels, dtype: torch.dtype, kept: frozenset[int]) -> None:
+    def __init__(
+        self, kernels: Kernels, dtype: torch.dtype, kept: frozenset[int], reserve: Reserve | None = None
+    ) -> None:
         """For one engine."""
         self.kernels = kernels
         self.dtype = dtype
         self.kept = kept
+        self.reserve = reserve
 
 
 class Lease:
@@ -104,7 +110,11 @@ class Lease:
             biases = [r.new_zeros(len(r)) if p.bias is None else p.bias for p, r in zip(parts, rows, strict=True)]
             bias = torch.cat([b.detach().float() for b in biases])
         dtype = rows[0].dtype if exact else self._terms.dtype
-        matrix = PackedLinear(self.kernels, sum(map(len, rows)), rows[0].shape[1], dtype, gated=gated, bias=bias)
+        n, k, reserve = sum(map(len, rows)), rows[0].shape[1], self._terms.reserve
+        pages = zeroed_pages if reserve is None else reserve.take
+        matrix = PackedLinear(self.kernels, n, k, dtype, gated=gated, bias=bias, pages=pages)
+        if reserve is not None:
+            weakref.finalize(matrix, reserve.give_back, matrix.memory).atexit = False
         first = 0
         for part, weights in zip(parts, rows, strict=True):
             matrix.load(weights, first)

@@ -46,7 +46,7 @@ def operate(paged: PagedModel, kernels: Kernels, *, quantization: str | None = N
     kept = frozenset(map(id, holders_of_shared(loaded.model.modules())))
     if quantization == "int8" and not loaded.owned:
         kept = frozenset(map(id, loaded.model.parameters()))
-    operation = Operation(Terms(kernels, torch.int8 if quantization == "int8" else loaded.dtype, kept))
+    operation = Operation(Terms(kernels, torch.int8 if quantization == "int8" else loaded.dtype, kept, loaded.reserve))
     paged.on_close(lambda: operation.undo(give_back=not loaded.owned))
     start = time.perf_counter()
     try:

@@ -27,6 +27,16 @@ def operate_and_prove(
         ModelNotSupported: the model is off also by itself, or off by the quantization that was asked for.
         ConfigError: quantization without the kernels.
     """
+    try:
+        return _operate_and_prove(paged, surgery, quantization)
+    finally:
+        if paged.loaded.reserve is not None:
+            paged.loaded.reserve.close()
+
+
+def _operate_and_prove(
+    paged: PagedModel, surgery: bool, quantization: str | None
+) -> tuple[float, SurgeryReport | None]:
     expectation = expect(paged)
     kernels = _kernels(paged) if surgery else None
     if kernels is None:
