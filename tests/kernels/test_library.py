@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -64,6 +67,18 @@ def test_one_processor_means_one_thread(monkeypatch: pytest.MonkeyPatch) -> None
     assert open_kernels().num_threads == 1
     monkeypatch.setenv("HEADRACE_CPU_THREADS", "2")
     assert open_kernels().num_threads == 2
+
+
+@pytest.mark.skipif(shutil.which("taskset") is None, reason="taskset is not installed")
+def test_taskset_bounds_the_threads() -> None:
+    """The real one; of torch nothing is needed."""
+    one = min(os.sched_getaffinity(0))
+    code = (
+        "from headrace.observability.machine import usable_cpus, usable_threads; print(usable_cpus(), usable_threads())"
+    )
+    command = ["taskset", "-c", str(one), sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["1", "1"]
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ class Lease:
         pages = zeroed_pages if reserve is None else reserve.take
         matrix = PackedLinear(self.kernels, n, k, dtype, gated=gated, bias=bias, pages=pages)
         if reserve is not None:
-            weakref.finalize(matrix, reserve.give_back, matrix.memory).atexit = False
+            weakref.finalize(matrix, reserve.give_back, matrix.memory).atexit = False  # type: ignore[misc]
         first = 0
         for part, weights in zip(parts, rows, strict=True):
             matrix.load(weights, first)
