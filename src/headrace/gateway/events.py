@@ -11,9 +11,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+_MARK = b": headrace "
 _COMMENT = re.compile(rb"^: headrace ([^\r\n]*)\r?\n", re.MULTILINE)
-_ENDS = (b"data: [DONE]", b"data:[DONE]", b"event: message_stop", b"event: response.completed")
-_MORE_ENDS = (b"event: response.incomplete", b"event: response.failed")
+_ENDS = (
+    b"data: [DONE]", b"data:[DONE]", b"event: message_stop", b"event: response.completed",
+    b"event: response.incomplete", b"event: response.failed",
+)  # fmt: skip
 _ERRORS = (b'data: {"error"', b'data:{"error"', b"event: error")
 
 
@@ -60,28 +63,43 @@ class EventStream:
 
     def push(self, data: bytes) -> bytes:
         """Take bytes; returns the whole events among them, ready to be passed on."""
-        data = self._rest + data if self._rest else data
-        end = data.rfind(b"\n\n")
-        end = end + 2 if end >= 0 else 0
-        if b"\r\n\r\n" in data[end:]:
-            end = data.rfind(b"\r\n\r\n") + 4
-        self._rest = data[end:]
-        events = data[:end]
+        events = self._whole_events(self._rest + data if self._rest else data)
         if not events:
             return b""
-        if b": headrace " in events:
-            for comment in _COMMENT.findall(events):
-                self._read(comment)
-            if not self._passes_comments:
-                events = _COMMENT.sub(b"", events)
-        if any(mark in events for mark in _ERRORS):
+        if _MARK in events:
+            events = self._read_comments(events)
+        # One search each for what most events have none of, before what it may be is looked at.
+        if b"error" in events and any(mark in events for mark in _ERRORS):
             events = self._cut_error(events)
         self.num_events += events.count(b"data:")
-        if not self.ended and any(mark in events for mark in (*_ENDS, *_MORE_ENDS)):
+        if (b"[DONE]" in events or b"event:" in events) and any(mark in events for mark in _ENDS):
             self.ended = True
         if b'"usage"' in events:
             self.last_event = events
         return events
+
+    def _whole_events(self, data: bytes) -> bytes:
+        """Keep half of an event for later."""
+        end = len(data)
+        if not data.endswith(b"\n\n"):
+            end = data.rfind(b"\n\n")
+            end = end + 2 if end >= 0 else 0
+            if b"\r\n\r\n" in data[end:]:
+                end = data.rfind(b"\r\n\r\n") + 4
+        if b" *" in data:
+            end = _end_of_groups(data, end)
+        self._rest = data[end:]
+        return data[:end]
+
+    def _read_comments(self, events: bytes) -> bytes:
+        """Take what is for the gateway; returns what is for the client."""
+        if events.startswith(_MARK) and events.find(_MARK, 1) < 0:  # the usual: one, and it is the first line
+            line, _, rest = events.partition(b"\n")
+            self._read(line[len(_MARK) :])
+            return events if self._passes_comments else rest
+        for comment in _COMMENT.findall(events):
+            self._read(comment)
+        return events if self._passes_comments else _COMMENT.sub(b"", events)
 
     def _cut_error(self, events: bytes) -> bytes:
         """The events before an error event; that one is kept back: the answer may go on elsewhere."""
@@ -94,6 +112,8 @@ class EventStream:
 
     def _read(self, comment: bytes) -> None:
         for item in comment.split():
+            if item.startswith(b"*"):
+                continue  # how many events are one group: they came together
             if item == b"usage":
                 self.told_usage = True
                 continue
@@ -106,3 +126,12 @@ class EventStream:
 
     def _choice(self, index: bytes) -> ChoiceSoFar:
         return self.choices.setdefault(int(index), ChoiceSoFar())
+
+
+def _end_of_groups(data: bytes, end: int) -> int:
+    """Where the whole groups of events end: some of a last one must not go on without the others."""
+    place = data.rfind(b"\n" + _MARK, 0, end) + 1
+    if not data.startswith(_MARK, place):
+        return end
+    _, star, num_events = data[place : data.index(b"\n", place)].rpartition(b" *")
+    return place if star and data.count(b"\n\n", place, end) < int(num_events) else end

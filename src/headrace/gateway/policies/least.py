@@ -29,8 +29,9 @@ class Least:
         self._turn = first + 1
         turned = [*replicas[first:], *replicas[:first]]
         loads = self._loads(turned, now_s)
-        # Python's sort is stable and looks at an index only for equal loads: those stay in turn.
-        ranked = [turned[place] for _, place in sorted(zip(loads, range(len(turned)), strict=True))]
+        if loads.count(loads[0]) == len(loads):
+            return Choice(turned, self._reason)
+        ranked = [turned[place] for place in sorted(range(len(turned)), key=loads.__getitem__)]
         return Choice(ranked, self._reason)
 
 

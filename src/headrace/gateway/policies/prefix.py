@@ -37,8 +37,7 @@ class Prefix:
         hashes = features.block_hashes
         depths = self._index.depths(hashes) if hashes else {}
         if not depths:
-            ranked, reason, _ = self._otherwise.pick(features, replicas, now_s)
-            return Choice(ranked, reason, 0)
+            return self._otherwise.pick(features, replicas, now_s)
         weights = [replica.weight(now_s) for replica in replicas]
         loads = [replica.tokens_in_flight / weight for replica, weight in zip(replicas, weights, strict=True)]
         shortest, enough, keys = min(loads), HELD_RATIO * len(hashes), []
