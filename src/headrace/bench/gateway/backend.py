@@ -156,15 +156,14 @@ class Connection(asyncio.Protocol):
             return
         elif script.fault == "storm":
             write(script.failure)
-        elif b'"stream"' in body:
-            self._begin_stream(body)
+        elif b'"stream"' in body and (fields := _decode(body)).stream:  # some gateways write "stream":false
+            self._begin_stream(fields)
         elif script.settings.json_s or script.fault != "none":
             self._task = asyncio.get_running_loop().create_task(self._slow_answer())
         else:
             write(script.json_answer)
 
-    def _begin_stream(self, body: bytes) -> None:
-        fields = _decode(body)
+    def _begin_stream(self, fields: _Body) -> None:
         given = 0
         if fields.headrace_continue is not None:
             given = len(msgspec.json.decode(fields.headrace_continue.choices[0]["token_ids"]))
