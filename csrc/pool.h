@@ -11,11 +11,11 @@
 //
 // Workers that find nothing spin for spin_us (a pause instruction in the loop), which covers the gap between two
 // kernels of one layer, and then sleep on a condition variable; an idle context costs nothing. torch's own threads
-// (OpenMP, which spin in the same manner) therefore meet ours for tens of microseconds at most.
+// (OpenMP) spin for longer: where the kernels do the products, torch gets one thread (model/torch_threads.py).
 //
-// Threads are not pinned. On two cores beside a busy server of another process, pinned and not pinned came out within
-// the noise with two threads, and pinned was 6 to 10 % slower with one: a thread that is bound to a core cannot leave it
-// to whoever else was put there. Two engines on one machine would also bind their threads to the same cores.
+// Threads are not pinned. On two cores beside another process, pinning gained 20 % in one round and nothing in the next
+// with two threads, and lost 7 to 10 % with one: a thread that is bound to a core cannot leave it to whoever else was put
+// there. Two engines on one machine would also bind their threads to the same cores.
 #ifndef HEADRACE_POOL_H
 #define HEADRACE_POOL_H
 
