@@ -10,6 +10,7 @@ from dataclasses import dataclass
 _RING = 256
 _ENOUGH = 16
 _FACTOR = 4.0
+_NEW_FACTOR = 2.0
 _OFFSET_TOKENS = 256
 _EVERY = 16
 _EVERY_LATER = 64
@@ -50,6 +51,11 @@ class _Ring:
             self._high = known[int(0.99 * (len(known) - 1))]
 
     @property
+    def is_new(self) -> bool:
+        """Whether less is known than it could hold."""
+        return self._count <= _RING
+
+    @property
     def high(self) -> float | None:
         """The 99th percentile, a little behind; None while too few are known."""
         return self._high
@@ -58,13 +64,18 @@ class _Ring:
 class Patience:
     """With one replica.
 
+    Args:
+        fleet: with all replicas together, taught by each of them as long as it is new: until enough is known of this
+            one, twice what would be much for the others is too much for it.
+
     Times to the first token are compared per token that stands before it (those of the prompt, and those that were
     under way at the replica when it was sent), with an offset, so that a long prompt is given its time.
     """
 
-    def __init__(self, settings: PatienceSettings) -> None:
+    def __init__(self, settings: PatienceSettings, fleet: Patience | None = None) -> None:
         """Nothing known."""
         self._settings = settings
+        self._fleet = fleet
         self._first = _Ring()
         self._gaps = _Ring()
         self._wholes = _Ring()
@@ -72,18 +83,26 @@ class Patience:
     def saw_first(self, seconds: float, num_tokens_before: int) -> None:
         """A first token came after so long."""
         self._first.add(seconds / (_OFFSET_TOKENS + num_tokens_before))
+        if self._fleet is not None and self._first.is_new:
+            self._fleet.saw_first(seconds, num_tokens_before)
 
     def saw_gap(self, seconds: float) -> None:
         """Two pieces of a stream came so long after each other."""
         self._gaps.add(seconds)
+        if self._fleet is not None and self._gaps.is_new:
+            self._fleet.saw_gap(seconds)
 
     def saw_whole(self, seconds: float, num_tokens: int) -> None:
         """An answer that is no stream came after so long; of so many tokens at most, prompts before it included."""
         self._wholes.add(seconds / (_OFFSET_TOKENS + num_tokens))
+        if self._fleet is not None and self._wholes.is_new:
+            self._fleet.saw_whole(seconds, num_tokens)
 
     def first_limit_s(self, num_tokens_before: int) -> float:
         """How long to wait for a first token."""
         settings, high = self._settings, self._first.high
+        if high is None and self._fleet is not None and self._fleet._first.high is not None:
+            high = _NEW_FACTOR * self._fleet._first.high
         if high is None:
             return settings.unknown_first_s
         limit_s = _FACTOR * high * (_OFFSET_TOKENS + num_tokens_before)
@@ -92,6 +111,8 @@ class Patience:
     def whole_limit_s(self, num_tokens: int) -> float:
         """How long to wait for an answer that is no stream."""
         settings, high = self._settings, self._wholes.high
+        if high is None and self._fleet is not None and self._fleet._wholes.high is not None:
+            high = _NEW_FACTOR * self._fleet._wholes.high
         if high is None:
             return settings.unknown_whole_s
         limit_s = _FACTOR * high * (_OFFSET_TOKENS + num_tokens)
@@ -100,6 +121,8 @@ class Patience:
     def gap_limit_s(self) -> float:
         """How long to wait for the next piece of a stream."""
         settings, high = self._settings, self._gaps.high
+        if high is None and self._fleet is not None and self._fleet._gaps.high is not None:
+            high = _NEW_FACTOR * self._fleet._gaps.high
         if high is None:
             return settings.unknown_gap_s
         return min(max(_FACTOR * high, settings.least_gap_s), settings.most_s)

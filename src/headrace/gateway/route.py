@@ -98,6 +98,11 @@ class Router:
     budget: RetryBudget = field(default_factory=RetryBudget)
     _pools: dict[Replica, UpstreamPool] = field(default_factory=dict)
     _patience: dict[Replica, Patience] = field(default_factory=dict)
+    _fleet_patience: Patience = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Nothing is known of any replica."""
+        self._fleet_patience = Patience(self.settings.patience)
 
     def choose(
         self, features: Features, excluded: Collection[str], request_id: str, kind: str
@@ -129,7 +134,7 @@ class Router:
         """With a replica."""
         patience = self._patience.get(replica)
         if patience is None:
-            patience = self._patience[replica] = Patience(self.settings.patience)
+            patience = self._patience[replica] = Patience(self.settings.patience, self._fleet_patience)
         return patience
 
     def forget(self, replica: Replica) -> None:
