@@ -10,7 +10,7 @@ from typing import Any
 
 from headrace.errors import InvalidRequest
 from headrace.text.guides.bounded import run_bounded
-from headrace.text.guides.check import COMPILE_TIMEOUT_S, limits, with_words_of_panics
+from headrace.text.guides.checking import COMPILE_TIMEOUT_S, limits, with_words_of_panics
 from headrace.text.guides.grammar import invalid, to_llguidance
 from headrace.text.guides.guide import Guide
 from headrace.text.guides.spec import GuideSpec
