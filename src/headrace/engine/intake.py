@@ -16,6 +16,11 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = 2**64 - 1
 
 
+def sequence_seed(seed: int, number: int) -> int:
+    """Of sequence `number` of a request: 0 draws what a request of one would draw, the others are a Weyl sequence."""
+    return (seed + number * _GOLDEN) & _MASK
+
+
 @dataclass(frozen=True, slots=True)
 class IntakeLimits:
     """What a request must fit.
@@ -65,6 +70,7 @@ class Intake:
         queue_timeout_s: float | None = None,
         priority: int = 0,
         output_token_ids: Sequence[int] = (),
+        seed: int | None = None,
     ) -> list[Request]:
         """The `params.n` sequences of one request; with several, their ids end in #0, #1, …
 
@@ -75,6 +81,7 @@ class Intake:
             queue_timeout_s: most seconds in the queue. priority: lower ones start first.
             output_token_ids: of an answer that was begun elsewhere and is to be continued; with a seed it goes on as
                 it would have there.
+            seed: in place of that of `params`.
 
         Raises:
             EmptyPrompt, PromptTooLong, TokenOutOfRange, InvalidParameter: with the numbers and what would work.
@@ -82,7 +89,9 @@ class Intake:
         length = min(self.limits.max_model_len, max_total_tokens or self.limits.max_model_len)
         prompt = self._checked_prompt(prompt_token_ids, length)
         self._check_params(params)
-        now, seed = self._clock(), params.seed if params.seed is not None else self._seeds()
+        now = self._clock()
+        if seed is None:
+            seed = params.seed if params.seed is not None else self._seeds()
         eos = self.limits.eos_token_ids if eos_token_ids is None else eos_token_ids
         if output_token_ids:
             self._check_begun(output_token_ids, params, eos, length - len(prompt))
@@ -91,8 +100,7 @@ class Intake:
                 request_id if params.n == 1 else f"{request_id}#{i}",
                 prompt,
                 params,
-                # Sequence 0 draws what n = 1 would draw; the others' seeds are a Weyl sequence from there.
-                (seed + i * _GOLDEN) & _MASK,
+                sequence_seed(seed, i),
                 eos,
                 length,
                 now,

@@ -2,7 +2,8 @@
 
 A headrace replica that was asked to puts a comment before an event, which no client of the API sees::
 
-    : headrace 0:17,4 1:9 0=stop        token ids of choice 0 and 1 since the last comment; choice 0 has ended
+    : headrace 0:17,4 1:9 0=stop *2     token ids of choice 0 and 1 since the last comment; choice 0 has ended;
+    data: …                             the next 2 events belong together, and are passed on together
     : headrace usage                    the next event is the usage of the whole answer
 """
 

@@ -13,12 +13,13 @@ _HEAD = """# The HTTP interface
 
 Made from the table in `src/headrace/protocol/table/` by `python -m tools.api_docs`; do not edit.
 
-Every field is in one of four classes:
+Every field is in one of five classes:
 
 - **supported**: it does what the interface says.
 - *informational*: taken, without effect on the answer by its nature.
 - ~~unsupported~~: known, and answered with 400, the field's name and what would work, unless its value asks for
   nothing.
+- internal: what the parts of headrace say to each other; clients have no use for it.
 - unknown, which is every field that is not listed: taken, and named in the header `x-ignored-fields`; with
   `--strict-fields` answered with 400 and the nearest name.
 
@@ -58,6 +59,7 @@ def _section(endpoint: Endpoint, body: Object) -> Iterator[str]:
         yield from listed
     yield from _others("Informational", _of_class(body, "informational"))
     yield from _others("Unsupported, with what works", _of_class(body, "unsupported"))
+    yield from _others("Internal", _of_class(body, "internal"))
 
 
 def _inner_tables(fields: Iterable[Field]) -> Iterator[tuple[tuple[str, ...], list[str]]]:
@@ -86,7 +88,7 @@ def _others(title: str, found: list[tuple[str, Field]]) -> Iterator[str]:
     for path, item in found:
         allowed = ", ".join(f"`{shown(value)}`" for value in item.neutral)
         note = item.note + (f" (taken: {allowed})" if allowed else "")
-        mark = "*" if item.support == "informational" else "~~"
+        mark = {"informational": "*", "unsupported": "~~"}.get(item.support, "")
         paths.setdefault(note, []).append(f"{mark}`{path}`{mark}")
     yield from (f"- {', '.join(named)}: {note}" for note, named in paths.items())
     yield ""

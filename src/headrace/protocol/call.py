@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from headrace.errors import InvalidField
 from headrace.protocol.parts import ToolChoice
 
+FinishReason = Literal["stop", "length"]
 GenerationEndpoint = Literal["chat", "completions", "messages", "responses"]
 Message = dict[str, Any]
 _OWN_CHOICE = ToolChoice()
@@ -55,6 +57,37 @@ class GuideRequest:
     strict: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class BegunChoice:
+    """One answer as far as it was given out. Attributes: finish_reason: of the engine; None: it goes on."""
+
+    token_ids: tuple[int, ...] = ()
+    finish_reason: FinishReason | None = None
+
+
+_NOT_BEGUN = BegunChoice()
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """A stream that another server began, and that is to go on here as if nothing had happened.
+
+    Attributes:
+        response_id, created: that it began with; created is None where the interface does not tell it.
+        seed: that it was drawn with; None where that is not known: then what follows is drawn anew.
+        choices: the first of the answers; of others nothing was given out.
+    """
+
+    response_id: str
+    created: int | None
+    seed: int | None
+    choices: tuple[BegunChoice, ...]
+
+    def choice(self, index: int) -> BegunChoice:
+        """One of the answers."""
+        return self.choices[index] if index < len(self.choices) else _NOT_BEGUN
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationCall:
     """One request for an answer.
@@ -76,6 +109,7 @@ class GenerationCall:
         tokens_as_ids: tokens in logprobs are written "token_id:…".
         settings: the body's fields as given, checked; Responses repeats them.
         ignored_fields: paths of fields that no table has.
+        continuation: what was given out already; None: the answer begins here.
     """
 
     endpoint: GenerationEndpoint
@@ -100,6 +134,22 @@ class GenerationCall:
     user: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     ignored_fields: tuple[str, ...] = ()
+    continuation: Continuation | None = None
+
+    def __post_init__(self) -> None:
+        """A continuation fits what it continues.
+
+        Raises:
+            InvalidField: it does not.
+        """
+        begun = self.continuation
+        if begun is None:
+            return
+        if not self.stream:
+            raise InvalidField("headrace_continue", "an object", "a request with stream: true: only streams go on")
+        if len(begun.choices) > self.num_choices:
+            num_asked = f"at most {self.num_choices}, the answers that the request asks for"
+            raise InvalidField("headrace_continue.choices", f"{len(begun.choices)} of them", num_asked)
 
     @property
     def n(self) -> int:

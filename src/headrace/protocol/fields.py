@@ -1,10 +1,11 @@
 """What a field of a body is to headrace, and objects made of fields.
 
-Every field of every endpoint is in one of four classes, and in the tables of `headrace.protocol.table`:
+Every field of every endpoint is in one of five classes, and in the tables of `headrace.protocol.table`:
 
     supported       it does what the interface says
     informational   taken, without effect on the answer by its nature (`user`, `metadata`, `store` …)
     unsupported     known, and refused by name with what would work, unless its value asks for nothing (`neutral`)
+    internal        what the parts of headrace say to each other; clients have no use for it
     (unknown)       in no table: taken and reported in the header x-ignored-fields; refused under strict_fields
 
 null means "not given" wherever a field is not required, as in the official clients.
@@ -22,7 +23,7 @@ from headrace.errors import InvalidField, UnknownField, UnsupportedField
 from headrace.protocol.kinds import Anything, Kind, Reading, Schema
 from headrace.protocol.shown import shown
 
-Support = Literal["supported", "informational", "unsupported"]
+Support = Literal["supported", "informational", "unsupported", "internal"]
 
 
 @dataclass(frozen=True, slots=True)

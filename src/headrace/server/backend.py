@@ -8,12 +8,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import blake2b
 
 from headrace.config.server import ServerConfig
 from headrace.engine.remote import EngineInfo, EngineLink
 from headrace.errors import HeadraceError, ModelNotFound
 from headrace.observability.metrics import ServerMetrics
-from headrace.protocol.call import GenerationCall
+from headrace.protocol.call import Continuation, GenerationCall
+from headrace.protocol.progress import Progress
 from headrace.protocol.write import make_writer, new_response_id
 from headrace.server.choice import Choice
 from headrace.server.exchange import Exchange, Outcome
@@ -23,9 +25,17 @@ from headrace.server.overload import WaitingLine
 from headrace.server.preparation import Preparation, Prepared
 from headrace.server.prompts import PromptEncoder
 from headrace.server.respond import Responder
+from headrace.server.resuming import resume
 from headrace.server.token_names import TokenNames
 from headrace.text import TextStream, Tokenizer
 from headrace.text.answers import AnswerParser, answer_format
+
+TOKEN_IDS = "x-headrace-token-ids"
+"""A gateway asks with it to be told of the tokens of a stream; the answer has it too."""
+SEED = b"x-headrace-seed"
+"""What such a stream was drawn from."""
+
+_CHARACTERS_PER_GIVEN_TOKEN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +102,29 @@ class Backend:
         """
         self.check_model(call.model)
         self._line.check_size(call.num_choices, engine_room(self._engine))
-        prepared = await self._preparation.prepare(call, exchange.request_id)
-        parsers = [self._parser(call, prepared, index) for index in range(call.num_choices)]
-        generation = self._submit(call, prepared, parsers, exchange.started_s)
-        writer = make_writer(
-            call,
-            new_response_id(call.endpoint, f"{self._tools.random_bits(96):024x}"),
-            int(self._tools.wall_clock()),
-            call.model or self.names[0],
+        tells = call.stream and exchange.headers.get(TOKEN_IDS) == "1"
+        begun = call.continuation
+        seed = begun.seed if begun is not None else self._tools.random_bits(64) if tells else None
+        prepared = await self._preparation.prepare(call, exchange.request_id, seed)
+        response_id = self._new_id(call) if begun is None else begun.response_id
+        parsers = [self._parser(call, prepared, index, response_id) for index in range(call.num_choices)]
+        choices = self._choices(call, prepared, parsers)
+        if begun is not None:
+            await self._resume(begun, choices, prepared)
+        generation = Generation(
+            self._engine,
+            self._line,
+            self._metrics,
+            self._tools.clock,
+            choices,
+            exchange.started_s,
+            immediate=call.stream,
         )
-        wants_names = prepared.params.logprobs is not None or prepared.params.prompt_logprobs is not None
-        names = self._token_names if wants_names else None
-        responder = Responder(exchange, generation, writer, parsers, prepared.prompts, names)
+        responder = self._responder(call, exchange, generation, prepared, parsers, response_id, tells)
+        if begun is not None:
+            given = [choice.token_ids for choice in begun.choices]
+            await self.encoder.in_time(_work(begun), lambda: responder.skip_given(given))
+        self._submit(generation, prepared)
         if call.stream:
             self._metrics.stream_opened()
         try:
@@ -115,43 +136,99 @@ class Backend:
                 generation.abandon()
             _note(exchange.outcome, generation, responder.usage().cached_tokens, prepared.num_prompt_tokens)
 
-    def _parser(self, call: GenerationCall, prepared: Prepared, index: int) -> AnswerParser:
-        return self._preparation.parser(
-            call, prepared.tails[index // call.n], lambda _: f"call_{self._tools.random_bits(96):024x}"
+    def _new_id(self, call: GenerationCall) -> str:
+        return new_response_id(call.endpoint, f"{self._tools.random_bits(96):024x}")
+
+    def _responder(
+        self,
+        call: GenerationCall,
+        exchange: Exchange,
+        generation: Generation,
+        prepared: Prepared,
+        parsers: list[AnswerParser],
+        response_id: str,
+        tells: bool,
+    ) -> Responder:
+        created = None if call.continuation is None else call.continuation.created
+        writer = make_writer(
+            call,
+            response_id,
+            int(self._tools.wall_clock()) if created is None else created,
+            call.model or self.names[0],
+        )
+        wants_names = prepared.params.logprobs is not None or prepared.params.prompt_logprobs is not None
+        return Responder(
+            exchange,
+            generation,
+            writer,
+            parsers,
+            prepared.prompts,
+            self._token_names if wants_names else None,
+            Progress(call.num_choices) if tells else None,
+            _told_headers(prepared.seed) if tells else (),
         )
 
-    def _submit(
-        self, call: GenerationCall, prepared: Prepared, parsers: list[AnswerParser], started_s: float
-    ) -> Generation:
+    def _parser(self, call: GenerationCall, prepared: Prepared, index: int, response_id: str) -> AnswerParser:
+        return self._preparation.parser(
+            call, prepared.tails[index // call.n], lambda number: call_id(response_id, index, number)
+        )
+
+    def _choices(self, call: GenerationCall, prepared: Prepared, parsers: list[AnswerParser]) -> list[Choice]:
         params = prepared.params
         # Stop strings are looked for as tokens come, so that the engine stops there, also when nothing is streamed.
         immediate = call.stream or bool(params.stop)
-        choices = [
+        return [
             Choice(
                 index,
-                request.request_id,
+                "" if request is None else request.request_id,
                 TextStream(
                     self.tokenizer,
                     params.stop,
                     min_tokens=params.min_tokens,
                     skip_special_tokens=call.skip_special_tokens and not parsers[index].needs_special_tokens,
                 ),
-                request.num_prompt_tokens,
+                0 if request is None else request.num_tokens,
                 immediate=immediate,
             )
             for index, request in enumerate(prepared.requests)
         ]
-        generation = Generation(
-            self._engine, self._line, self._metrics, self._tools.clock, choices, started_s, immediate=call.stream
-        )
+
+    async def _resume(self, begun: Continuation, choices: list[Choice], prepared: Prepared) -> None:
+        """Bring the choices to where another server left them; raises InvalidRequest where that is no place."""
+
+        def work() -> None:
+            eos = frozenset(self.info.eos_token_ids)
+            for choice in choices:
+                resume(choice, begun.choice(choice.index), prepared.params, eos)
+
+        await self.encoder.in_time(_work(begun), work)
+
+    def _submit(self, generation: Generation, prepared: Prepared) -> None:
+        requests = prepared.live_requests
+        if not requests:
+            return  # all choices were brought to their end elsewhere
         now_s = self._tools.clock()
-        self._line.admit(len(choices), prepared.num_queue_tokens, engine_room(self._engine), now_s)
+        self._line.admit(len(requests), prepared.num_queue_tokens, engine_room(self._engine), now_s)
         try:
-            self._engine.submit(prepared.requests, generation.take)
+            self._engine.submit(requests, generation.take)
         except HeadraceError:
             generation.withdraw()
             raise
-        return generation
+
+
+def call_id(response_id: str, choice: int, number: int) -> str:
+    """Of a call of a tool: of the answer's id alone, so that a server that goes on with the answer writes the same."""
+    return f"call_{blake2b(f'{response_id}/{choice}/{number}'.encode(), digest_size=12).hexdigest()}"
+
+
+def _told_headers(seed: int | None) -> list[tuple[bytes, bytes]]:
+    headers = [(TOKEN_IDS.encode(), b"1")]
+    return headers if seed is None else [*headers, (SEED, b"%d" % seed)]
+
+
+def _work(begun: Continuation) -> int:
+    """What it takes to go through the given tokens, in characters of a prompt."""
+    return _CHARACTERS_PER_GIVEN_TOKEN * sum(len(choice.token_ids) for choice in begun.choices)
 
 
 def _note(outcome: Outcome, generation: Generation, num_cached_tokens: int, num_prompt_tokens: int) -> None:

@@ -31,7 +31,7 @@ class Choice:
 
     Args:
         index: in the answer. request_id: of the sequence in the engine. text: makes its text.
-        num_prompt_tokens: of its prompt.
+        num_prompt_tokens: that it begins with: of its prompt, and of the answer what another server has given out.
         immediate: make text as tokens come; else all at the end, which takes a tenth of the time.
 
     Attributes:
@@ -99,9 +99,9 @@ class Choice:
         return bool(self._pieces)
 
     def drain(self, most: int) -> list[Piece]:
-        """The oldest pieces that were not fetched yet, so many at most."""
+        """The oldest pieces that were not fetched yet, so many at most; text behind the last token comes with it."""
         pieces = self._pieces
-        if len(pieces) <= most:
+        if len(pieces) <= most + 1:
             self._pieces = []
             return pieces
         self._pieces = pieces[most:]

@@ -87,9 +87,9 @@ class Exchange:
         every = [*headers, *self.extra_headers]
         await self.send({"type": "http.response.start", "status": status, "headers": every})
 
-    async def start_events(self) -> None:
+    async def start_events(self, *headers: tuple[bytes, bytes]) -> None:
         """Send the head of a stream of events."""
-        await self.start(200, *_EVENT_STREAM)
+        await self.start(200, *_EVENT_STREAM, *headers)
 
     async def write(self, data: bytes, *, is_last: bool = False) -> None:
         """Send more of the body; waits while the client's socket takes nothing."""

@@ -59,7 +59,7 @@ class Generation:
         self._metrics = metrics
         self._clock = clock
         self._by_id = {choice.request_id: choice for choice in choices}
-        self._num_live = len(choices)
+        self._num_live = sum(not choice.is_ended for choice in choices)
         self._started_s = started_s
         self._immediate = immediate
         self._waiter: asyncio.Future[None] | None = None
@@ -111,7 +111,8 @@ class Generation:
     def withdraw(self) -> None:
         """The engine did not take it: give its places in the line back."""
         for choice in self.choices:
-            self._line.end_pending(choice.num_prompt_tokens)
+            if not choice.is_ended:
+                self._line.end_pending(choice.num_prompt_tokens)
 
     def _make_text(self, choice: Choice, output: EngineOutput) -> None:
         try:

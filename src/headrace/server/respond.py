@@ -9,6 +9,7 @@ from typing import Literal
 
 from headrace.engine.outputs import TokenLogprobs
 from headrace.errors import HeadraceError, RequestFailed
+from headrace.protocol.progress import Progress
 from headrace.protocol.write import PromptInfo, TokenLogprob, Usage, Writer
 from headrace.server.choice import Choice
 from headrace.server.exchange import Exchange
@@ -33,6 +34,7 @@ class Responder:
     Args:
         exchange: whom to answer. generation: what is generated. writer: of the endpoint. parsers: one per choice.
         prompts: without their cached tokens. names: of tokens, where log-probabilities are wanted; else None.
+        progress: of the stream, where a gateway wants to know of it; else None. headers: of a stream.
     """
 
     def __init__(
@@ -43,6 +45,8 @@ class Responder:
         parsers: Sequence[AnswerParser],
         prompts: Sequence[PromptInfo],
         names: TokenNames | None,
+        progress: Progress | None = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         """Nothing written yet."""
         self._exchange = exchange
@@ -51,6 +55,9 @@ class Responder:
         self._parsers = parsers
         self._prompts = prompts
         self._names = names
+        self._progress = progress
+        self._headers = headers
+        self._is_begun = False
         self._is_told = [False] * len(generation.choices)
 
     async def respond(self) -> None:
@@ -59,6 +66,22 @@ class Responder:
             await self._stream()
         else:
             await self._whole()
+
+    def skip_given(self, given: Sequence[Sequence[int]]) -> None:
+        """Write to nobody what another server has given out, so that everything stands where it stood there.
+
+        Args:
+            given: token ids of each choice; the choices have taken them.
+        """
+        self._is_begun = True
+        self._writer.start(self._known_prompts())
+        while not self._write_news([]):
+            pass
+        if self._names is not None:
+            for index, ids in enumerate(given):
+                self._writer.skip_logprobs(index, [self._names.name(token)[0] for token in ids])
+        if self._progress is not None:
+            self._progress.forget()
 
     async def _whole(self) -> None:
         generation = self._generation
@@ -73,22 +96,35 @@ class Responder:
 
     async def _stream(self) -> None:
         generation, exchange = self._generation, self._exchange
-        await generation.news()  # an error of the queue is still a status of its own
+        if not generation.is_over:  # or all of it was given out elsewhere
+            await generation.news()  # an error of the queue is still a status of its own
         if generation.error is not None:
             raise generation.error
-        await exchange.start_events()
-        written = [self._writer.start(self._known_prompts())]
+        await exchange.start_events(*self._headers)
+        written: list[bytes] = []
         try:
+            self._open(written)
             while not await self._write_round(written):
                 written.clear()
         except Exception as error:
             _log.exception("the answer of request %s could not be written", exchange.request_id)
             await self._break_off(RequestFailed(f"the answer could not be written: {type(error).__name__}"), b"")
 
+    def _open(self, written: list[bytes]) -> None:
+        if self._is_begun:
+            return
+        opening = self._writer.start(self._known_prompts())
+        if self._progress is None:
+            written.append(opening)
+        else:
+            self._progress.open(opening)
+
     async def _write_round(self, written: list[bytes]) -> bool:
         """Send what there is and wait for more; returns whether that was the end."""
         generation, exchange = self._generation, self._exchange
         is_all = self._write_news(written)
+        if self._progress is not None:
+            written.append(self._progress.opened())
         if not is_all:
             await exchange.write(b"".join(written))
             await asyncio.sleep(0)
@@ -96,7 +132,7 @@ class Responder:
             await self._break_off(generation.error, b"".join(written))
             return True
         elif generation.is_over:
-            written.append(self._writer.end(self.usage()))
+            written.append(self._end())
             await exchange.write(b"".join(written), is_last=True)
             return True
         else:
@@ -104,6 +140,13 @@ class Responder:
                 await exchange.write(data)
             await generation.news()
         return False
+
+    def _end(self) -> bytes:
+        events, call = self._writer.end(self.usage()), self._writer.call
+        if self._progress is None:
+            return events
+        has_usage = call.include_usage or call.endpoint in ("messages", "responses")
+        return self._progress.closed(events, has_usage=has_usage)
 
     async def _break_off(self, error: HeadraceError, before: bytes) -> None:
         self._exchange.outcome.error_code = error.code
@@ -118,6 +161,8 @@ class Responder:
         return is_all
 
     def _write_choice(self, choice: Choice, data: list[bytes]) -> bool:
+        if self._progress is not None:
+            return self._write_choice_told(choice, self._progress, data)
         index, parser, parts = choice.index, self._parsers[choice.index], self._writer.parts
         data.extend(
             parts(index, parser.push(piece.text), piece.token_ids, self._named(piece.logprobs))
@@ -132,6 +177,30 @@ class Responder:
                 data.append(parts(index, rest))
             self._finish(choice, reason, data)
         return True
+
+    def _write_choice_told(self, choice: Choice, progress: Progress, data: list[bytes]) -> bool:
+        """The same for a gateway: a piece's events are one group, and the end is one with the last piece."""
+        index, parser, parts = choice.index, self._parsers[choice.index], self._writer.parts
+        pieces = choice.drain(_PIECES_AT_ONCE)
+        reason = None if choice.has_pieces else choice.finish_reason
+        place_of_end = len(pieces)
+        if reason == "stop" or reason == "length":
+            place_of_end -= 1 + (len(pieces) > 1 and not pieces[-1].token_ids)
+        ending = b""
+        for place, piece in enumerate(pieces):
+            events = parts(index, parser.push(piece.text), piece.token_ids, self._named(piece.logprobs))
+            progress.took(index, piece.token_ids)
+            if place < place_of_end:
+                data.append(progress.marked(index, events))
+            else:
+                ending += events
+        if reason == "stop" or reason == "length":
+            rest = parser.flush()
+            last = [ending, parts(index, rest) if rest else b""]
+            self._finish(choice, reason, last)
+            progress.ended(index, reason)
+            data.append(progress.marked(index, b"".join(last)))
+        return not choice.has_pieces
 
     def _finish(self, choice: Choice, reason: FinishReason, data: list[bytes]) -> None:
         if self._writer.call.sampling.get("prompt_logprobs") is not None and choice.output is None:

@@ -202,9 +202,9 @@ class Scheduler:
         self.counters.num_admissions += 1
         if request.scheduled_s is None:
             request.scheduled_s = self._clock()
-            request.num_cached_tokens = cached
+            request.num_cached_tokens = min(cached, request.num_prompt_tokens)  # an answer that goes on has more
             self.counters.num_prompt_tokens += request.num_prompt_tokens
-            self.counters.num_cached_tokens += cached
+            self.counters.num_cached_tokens += request.num_cached_tokens
         else:
             recomputed = max(request.num_lost_tokens - cached, 0)
             request.num_recomputed_tokens += recomputed

@@ -9,6 +9,7 @@ import msgspec
 
 from headrace.errors import InvalidField, UnsupportedField
 from headrace.protocol.call import GuideRequest
+from headrace.protocol.parse.continuation import continuation_of
 from headrace.protocol.parts import ToolChoice
 from headrace.protocol.shown import shown
 
@@ -48,9 +49,9 @@ def sampling_of(given: Mapping[str, Any], max_tokens: int | None, max_name: str,
 
 
 def extras_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of GenerationCall that have the name of their field."""
+    """Keyword arguments of GenerationCall that are the same everywhere, most by the name of their field."""
     names = ("model", "stream", "skip_special_tokens", "return_token_ids", "cache_salt", "priority", "user")
-    return {name: given[name] for name in names if name in given}
+    return {name: given[name] for name in names if name in given} | {"continuation": continuation_of(given)}
 
 
 # ---------------------------------------------------------------- guides

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headrace.protocol.fields import Field, Object, fields_of, informational, unsupported
 from headrace.protocol.kinds import Boolean, Either, Integer, Json, ListOf, OneOf, Tagged, Text
+from headrace.protocol.table.continuation import CONTINUE
 from headrace.protocol.table.generation import (
     BEYOND,
     GUIDES,
@@ -225,6 +226,7 @@ MESSAGES = fields_of(
     GUIDES,
     TEMPLATE,
     SCHEDULING,
+    CONTINUE,
     informational("metadata", Json(), "Of the caller."),
     informational("service_tier", Text(), "There is one tier."),
     informational("diagnostics", Json(), "Nothing is stored."),

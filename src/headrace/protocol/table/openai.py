@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headrace.protocol.fields import Field, Object, fields_of, informational, unsupported
 from headrace.protocol.kinds import Boolean, Either, Integer, Json, ListOf, OneOf, Text, TokenIds
+from headrace.protocol.table.continuation import CONTINUE
 from headrace.protocol.table.conversation import MESSAGES, RESPONSE_FORMAT, TOOL, TOOL_CHOICE
 from headrace.protocol.table.generation import (
     ABOUT_THE_CALLER,
@@ -73,6 +74,7 @@ CHAT = fields_of(
     INCLUDE_REASONING,
     TEMPLATE,
     SCHEDULING,
+    CONTINUE,
     ABOUT_THE_CALLER,
     informational("prediction", Json(), "A hint for speed; the answer is the same."),
     NOT_TEXT,
@@ -111,6 +113,7 @@ COMPLETIONS = fields_of(
     GUIDES,
     Field("add_special_tokens", Boolean(), "Those that the model expects around a text. Default: true."),
     SCHEDULING,
+    CONTINUE,
     ABOUT_THE_CALLER,
     unsupported("suffix", "the model writes on from a prompt; put what follows into the prompt", ""),
     BEYOND,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headrace.protocol.fields import Field, Object, fields_of, informational, unsupported
 from headrace.protocol.kinds import Boolean, Either, Integer, Json, ListOf, OneOf, Tagged, Text
+from headrace.protocol.table.continuation import CONTINUE
 from headrace.protocol.table.conversation import NAME, REFUSED_PARTS
 from headrace.protocol.table.generation import (
     ABOUT_THE_CALLER,
@@ -277,6 +278,7 @@ RESPONSES = fields_of(
     INCLUDE_REASONING,
     TEMPLATE,
     SCHEDULING,
+    CONTINUE,
     ABOUT_THE_CALLER,
     informational("max_tool_calls", Integer(), "It counts calls of tools that run on a server; there are none."),
     unsupported("previous_response_id", _STATELESS),

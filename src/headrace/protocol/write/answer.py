@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from headrace.protocol.call import FinishReason
 from headrace.protocol.parts import ContentPart, Part, ReasoningPart, ToolCallPart
 
-FinishReason = Literal["stop", "length"]
 BlockKind = Literal["content", "reasoning", "call"]
 
 

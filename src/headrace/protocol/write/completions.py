@@ -54,6 +54,10 @@ class CompletionsWriter(Writer):
             return before + encode(parts[0][0]) + after
         return super().parts(index, parts, token_ids, logprobs)
 
+    def skip_logprobs(self, index: int, texts: Sequence[str]) -> None:
+        """See Writer; the offsets go on behind them."""
+        self._num_characters[index] += sum(map(len, texts))
+
     def _write_start(self) -> bytes:
         written = b""
         for index in range(self.call.num_choices):

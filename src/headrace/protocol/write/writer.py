@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from headrace.protocol.call import GenerationCall, GenerationEndpoint
+from headrace.protocol.call import FinishReason, GenerationCall, GenerationEndpoint
 from headrace.protocol.parts import Part, ReasoningPart, ToolCallPart
-from headrace.protocol.write.answer import Answer, FinishReason, PromptInfo, TokenLogprob, Usage
+from headrace.protocol.write.answer import Answer, PromptInfo, TokenLogprob, Usage
 
 _PREFIXES = {"chat": "chatcmpl-", "completions": "cmpl-", "messages": "msg_", "responses": "resp_"}
 
@@ -74,6 +74,13 @@ class Writer(ABC):
         answer.token_ids += token_ids
         answer.logprobs += logprobs
         return b""
+
+    def skip_logprobs(self, index: int, texts: Sequence[str]) -> None:  # noqa: B027 - of most writers nothing
+        """Tokens of a choice were given out by another server: their log-probabilities are not known here.
+
+        Args:
+            index: of the choice. texts: of the tokens one by one, as TokenLogprob has them.
+        """
 
     def finish_choice(
         self,

@@ -1,0 +1,1 @@
+"""Streams that one server begins and another one ends."""
