@@ -89,7 +89,7 @@ def run(port: int, script: Path, num_connections: int, seconds: float, core: int
     if program is None:
         raise ConfigError("wrk is not installed; Debian and Ubuntu have it: apt-get install wrk")
     argv = [
-        "taskset", "-c", str(core), program, "-t1", f"-c{num_connections}", f"-d{seconds:g}s", "--latency",
+        "taskset", "-c", str(core), program, "-t1", f"-c{num_connections}", f"-d{max(round(seconds), 1)}s", "--latency",
         "--timeout", "10s", "-s", str(script), f"http://127.0.0.1:{port}{_TARGET}", *arguments,
     ]  # fmt: skip
     done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 60, check=False)
