@@ -55,11 +55,38 @@ def complete(client: openai.OpenAI, prompt: Any = "Mira was", **fields: Any) -> 
 
 
 _COMMON = frozenset(
-    ("max_tokens", "stream", "stream_options", "n", "stop", "seed", "temperature", "top_p", "presence_penalty")
-    + ("frequency_penalty", "logit_bias", "logprobs", "user", "extra_headers", "timeout")
+    (
+        "max_tokens",
+        "stream",
+        "stream_options",
+        "n",
+        "stop",
+        "seed",
+        "temperature",
+        "top_p",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "user",
+        "extra_headers",
+        "timeout",
+    )
 )
 _CHAT = _COMMON | frozenset(
-    ("model", "max_completion_tokens", "top_logprobs", "tools", "tool_choice", "parallel_tool_calls")
-    + ("response_format", "metadata", "store", "service_tier", "reasoning_effort", "modalities")
+    (
+        "model",
+        "max_completion_tokens",
+        "top_logprobs",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "response_format",
+        "metadata",
+        "store",
+        "service_tier",
+        "reasoning_effort",
+        "modalities",
+    )
 )
 _COMPLETIONS = _COMMON | frozenset(("model", "echo", "best_of", "suffix"))

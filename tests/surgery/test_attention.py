@@ -32,7 +32,7 @@ WHOLE = {
     "mixtral": EXPERTS,
     "qwen3_moe": EXPERTS,
 }
-"""Of these nothing stays the model's own but embeddings, rotary angles and the routing that follows a router's product."""
+"""Of these nothing stays the model's own but embeddings, rotary angles and what follows a router's product."""
 
 
 @pytest.mark.usefixtures("kernels")
