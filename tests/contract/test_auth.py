@@ -134,6 +134,7 @@ def test_others_may_only_connect_with_a_key() -> None:
     assert "key" in found.stderr
 
 
+@pytest.mark.slow
 def test_limits_of_a_key(tmp_path: Path) -> None:
     """One answer at a time: the second is told so, and the third may come when the first has ended."""
     flags = ["--max-streams-per-key", "1", *simulated(step_s=0.01)]
@@ -194,6 +195,7 @@ def test_tls(tmp_path: Path) -> None:
         assert server.get("/health", verify=trusting).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_certificate_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "cert.pem").write_text("no certificate")
     flags = ["--tls-certificate", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "cert.pem")]
@@ -203,6 +205,7 @@ def test_a_certificate_that_is_none(tmp_path: Path) -> None:
     assert "cert.pem" in found.stderr
 
 
+@pytest.mark.slow
 def test_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with serving("builtin", *simulated(), "--uds", str(path)) as server:

@@ -85,6 +85,7 @@ def test_while_a_rule_is_compiled(server: Server) -> None:
         seconds_until(lambda: is_idle(server.state()))
 
 
+@pytest.mark.slow
 def test_while_it_is_prefilled() -> None:
     """64 tokens a step of 50 ms: a prompt of 3,000 tokens takes two seconds."""
     flags = [*simulated(step_s=0.05), "--max-num-batched-tokens", "64", "--block-size", "16"]
@@ -98,6 +99,7 @@ def test_while_it_is_prefilled() -> None:
         assert 0 < running["num_computed_tokens"] < 3000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 def test_while_it_is_queued(stream: bool) -> None:
     with serving("builtin", *simulated(step_s=0.01), "--max-num-seqs", "1") as server, connected(server) as first:

@@ -61,6 +61,7 @@ def test_killed_in_mid_stream(own: Server) -> None:
     seconds_until(lambda: is_idle(own.state()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["chat", "messages", "responses"])
 def test_the_official_clients_see_the_end_of_a_stream(own: Server, kind: str) -> None:
     client = openai.OpenAI(base_url=f"{own.url}/v1", api_key="none", max_retries=0, timeout=20)
@@ -83,6 +84,7 @@ def test_the_official_clients_see_the_end_of_a_stream(own: Server, kind: str) ->
                 list(stream)
 
 
+@pytest.mark.slow
 def test_killed_before_the_first_token_is_no_matter() -> None:
     """What has not been answered yet is computed again by the next process."""
     with serving("builtin", *simulated(step_s=1.0)) as server:
@@ -96,6 +98,7 @@ def test_killed_before_the_first_token_is_no_matter() -> None:
         assert answers[0].json()["usage"]["completion_tokens"] == 1
 
 
+@pytest.mark.slow
 def test_what_is_not_streamed_gets_a_status(own: Server) -> None:
     answers: list[httpx.Response] = []
     asking = threading.Thread(target=lambda: answers.append(own.post(CHAT, chat_body())))
@@ -107,6 +110,7 @@ def test_what_is_not_streamed_gets_a_status(own: Server) -> None:
     assert int(answers[0].headers["retry-after"]) >= 1
 
 
+@pytest.mark.slow
 def test_stopped_and_going_on(own: Server) -> None:
     pid = own.engine_pid()
     with streaming(own, max_tokens=300) as answer:
@@ -178,6 +182,7 @@ def test_a_request_does_not_wait_for_a_stopped_engine_beyond_its_limit() -> None
         assert time.monotonic() - begin < 5
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_ends_the_server_with_its_own_code(tmp_path: Path) -> None:
     with faulty_server(tmp_path) as server:
         for _ in range(10):
@@ -216,6 +221,7 @@ def test_a_step_that_raises_ends_its_request_alone(tmp_path: Path) -> None:
         assert server.get("/admin/integrity").status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [KILL_THREAD, CRASH, KILL])
 def test_an_engine_that_dies_of_a_step_is_started_again(tmp_path: Path, fault: int) -> None:
     with faulty_server(tmp_path) as server:

@@ -217,6 +217,7 @@ def _while_dripping(sock: socket.socket, limit_s: float) -> bytes:
     raise AssertionError("it still listens")
 
 
+@pytest.mark.slow
 def test_a_slow_reader_slows_nobody_and_misses_nothing() -> None:
     """A client that takes nothing while more is made than sockets hold; afterwards it gets all of it."""
     with serving("builtin", *simulated()) as server, connected(server, 60) as slow:

@@ -49,6 +49,7 @@ def _named(server: Server, tally: Tally) -> Counter[str]:
     return Counter(words)
 
 
+@pytest.mark.slow
 def test_three_hundred_requests() -> None:
     with serving("builtin", *simulated(step_s=0.002, max_model_len=4096), "--check-integrity") as server:
         run_mix(server, 10, 1)

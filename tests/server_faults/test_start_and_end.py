@@ -41,6 +41,7 @@ def test_a_second_server_on_the_same_port(server: Server) -> None:
     assert server.get("/health/ready").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_second_server_on_the_same_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with serving("builtin", *simulated(), "--uds", str(path)) as server:
@@ -95,12 +96,15 @@ def test_a_log_file_that_cannot_be(tmp_path: Path) -> None:
     assert "Traceback" not in found.stderr
 
 
+@pytest.mark.slow
 def test_nobody_reads_what_it_writes() -> None:
-    """Standard error closed by whoever started it."""
-    with serving("builtin", *simulated()) as server:
-        assert server.process.stderr is not None
-        for _ in range(3):
+    """Standard error goes into a pipe whose reader has left."""
+    command = ["bash", "-c", 'exec "$@" 2> >(grep -m1 --line-buffered serving >&2)', "-", *headrace("serve")]
+    with serving("builtin", *simulated(), command=command) as server:
+        for _ in range(5):
             assert server.post(CHAT, chat_body(max_tokens=2)).status_code == 200
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
 
 
 def test_term_finishes_what_runs_and_takes_nothing_new() -> None:
@@ -118,6 +122,7 @@ def test_term_finishes_what_runs_and_takes_nothing_new() -> None:
         assert idle.recv(1) == b""
 
 
+@pytest.mark.slow
 def test_term_while_nothing_runs_and_again_while_it_starts() -> None:
     with serving("builtin", *simulated()) as server:
         server.signal(signal.SIGTERM)
@@ -131,6 +136,7 @@ def test_term_while_nothing_runs_and_again_while_it_starts() -> None:
         starting.end()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_does_not_end_in_time_is_told_so(number: signal.Signals) -> None:
     flags = [*simulated(step_s=0.01), "--drain-timeout-s", "0.3"]
@@ -146,6 +152,7 @@ def test_what_does_not_end_in_time_is_told_so(number: signal.Signals) -> None:
         assert server.wait() == 0
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_it_at_once() -> None:
     with serving("builtin", *simulated(step_s=0.01)) as server, connected(server) as sock:
         sock.sendall(request_bytes(chat_body(stream=True)))
@@ -158,12 +165,14 @@ def test_a_second_signal_ends_it_at_once() -> None:
         assert time.monotonic() - begin < 10
 
 
+@pytest.mark.slow
 def test_an_administrator_drains_it() -> None:
     with serving("builtin", *simulated()) as server:
         assert server.post("/admin/drain", {"deadline_s": 5}).status_code == 202
         assert server.wait() == 0
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_a_server_that_is_killed() -> None:
     with serving("builtin", *simulated()) as server:
         engine = server.engine_pid()
@@ -179,6 +188,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_ready_is_never_said_before_a_token_could_be_made() -> None:
     """Asked all the time from the first moment on: after the first yes, a token comes at the first try."""
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -208,11 +218,13 @@ def test_ready_is_never_said_before_a_token_could_be_made() -> None:
         server.end()
 
 
+@pytest.mark.slow
 def test_the_last_line_of_the_start_is_the_url() -> None:
     with serving("builtin", *simulated()) as server:
         assert server.lines[-1].startswith("headrace: serving builtin at http://127.0.0.1:")
 
 
+@pytest.mark.slow
 def test_many_starts_side_by_side() -> None:
     """Free ports for all of them, and nothing shared."""
     urls: list[str] = []
