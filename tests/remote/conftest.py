@@ -1,6 +1,6 @@
 """No test leaves a process, a descriptor or a thread behind."""
 
-from __future__ import annotations
+from __future__ import contextlib
 
 import os
 import threading
@@ -23,7 +23,11 @@ def _descriptors() -> dict[str, str]:
 
 def _children() -> set[str]:
     tasks = Path("/proc/self/task")
-    return {pid for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
+    found: set[str] = set()
+    for task in tasks.iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
+            found.update((task / "children").read_text().split())
+    return found
 
 
 @pytest.fixture(autouse=True)
