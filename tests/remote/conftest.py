@@ -1,7 +1,8 @@
 """No test leaves a process, a descriptor or a thread behind."""
 
-from __future__ import contextlib
+from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
