@@ -132,7 +132,7 @@ class EventStream:
 def _end_of_groups(data: bytes, end: int) -> int:
     """Where the whole groups of events end: some of a last one must not go on without the others."""
     place = data.rfind(b"\n" + _MARK, 0, end) + 1
-    if not data.startswith(_MARK, place):
+    if place >= end or not data.startswith(_MARK, place):
         return end
     _, star, num_events = data[place : data.index(b"\n", place)].rpartition(b" *")
     return place if star and data.count(b"\n\n", place, end) < int(num_events) else end
