@@ -16,6 +16,9 @@ from headrace.protocol.table import ENDPOINTS
 from tests.contract.process import Server, is_idle, seconds_until, serving, simulated
 
 NAMES = [endpoint.name for endpoint in ENDPOINTS]
+_LARGE = ("chat", "messages", "responses", "count_tokens")
+"""Documents that take seconds to make examples of."""
+
 WITH_BODY = [endpoint.name for endpoint in ENDPOINTS if endpoint.body]
 _ADMINISTRATION = {"admin_drain": parse_drain, "admin_profile": parse_profile}
 
@@ -89,7 +92,9 @@ def _encoded(body: Any) -> bytes:
     return json.dumps(body).encode()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in _LARGE else ()) for name in NAMES]
+)
 def test_what_fits_the_document(simulation: Server, operations: dict[str, Any], name: str) -> None:
     try_out(simulation, operations[name], name, 4, valid=True)
 
