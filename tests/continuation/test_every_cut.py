@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -143,3 +144,46 @@ async def test_log_probabilities_of_a_response_are_those_of_the_new_tokens() -> 
     end = after.index(b"event: response.output_text.done")
     assert after[:end] == rest[: rest.index(b"event: response.output_text.done")]
     assert 0 < after[end:].count(b'"logprob":') < rest[end:].count(b'"logprob":')
+
+
+@in_loop
+async def test_what_cannot_go_on_is_refused() -> None:
+    async with serving(max_model_len=200) as service:
+        for fields, begun, message in (
+            ({"max_tokens": 2}, {"token_ids": [70, 71]}, "cannot go on: it may have 2"),
+            ({"stop_token_ids": [71]}, {"token_ids": [70, 71]}, "ends in the stop token 71"),
+            ({}, {"token_ids": [70, 99999]}, "token ids 0 to"),
+            ({}, {"token_ids": [99999], "finish_reason": "length"}, "token ids 0 to"),
+        ):
+            member = {"id": "chatcmpl-1", "created": 1, "seed": 1, "choices": [begun]}
+            body = {"messages": HELLO, "max_tokens": 9, "stream": True, "headrace_continue": member, **fields}
+            answer = await service.client.post(CHAT, json=body)
+            assert (answer.status_code, message in answer.text) == (400, True), answer.text
+        text = service.app.backend.tokenizer.decode([70, 71])  # type: ignore[union-attr]
+        answer = await service.chat(
+            stream=True, stop=[text], headrace_continue={**member, "choices": [{"token_ids": [70, 71, 72]}]}
+        )
+        assert (answer.status_code, "by the stop string" in answer.text) == (400, True), answer.text
+        assert (service.app.line.num_pending, service.app.num_active) == (0, 0)
+
+
+@in_loop
+async def test_nothing_is_told_to_who_does_not_ask() -> None:
+    async with serving() as service:
+        answer = await service.chat(stream=True)
+        whole = await service.client.post(CHAT, json=chat()[1], headers={"x-headrace-token-ids": "1"})
+    assert b": headrace" not in answer.content
+    assert not {"x-headrace-token-ids", "x-headrace-seed"} & {*answer.headers, *whole.headers}
+
+
+@in_loop
+async def test_cached_tokens_are_those_of_the_prompt_alone() -> None:
+    async with serving(engine_config=EngineConfig(block_size=4)) as service:
+        whole = await undisturbed(service, MESSAGES, CASES["messages"][1])
+        num_prompt_tokens = (await service.client.post(MESSAGES, json=CASES["messages"][1])).json()["usage"]
+        _, after, _ = await cut_and_continued(service, whole, list(whole.places())[-8])
+    usage = json.loads(after.split(b"data: ")[-2].partition(b"\n")[0])["usage"]
+    cached = usage["cache_read_input_tokens"]
+    assert 0 < cached <= num_prompt_tokens["input_tokens"] + num_prompt_tokens["cache_read_input_tokens"]
+    assert usage["input_tokens"] >= 0
+    assert usage["output_tokens"] == 14
