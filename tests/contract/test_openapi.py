@@ -109,7 +109,7 @@ def test_what_does_not_fit(simulation: Server, operations: dict[str, Any], name:
 @pytest.mark.parametrize("name", WITH_BODY)
 @pytest.mark.parametrize("valid", [True, False])
 def test_much_more(simulation: Server, operations: dict[str, Any], name: str, valid: bool) -> None:
-    try_out(simulation, operations[name], name, 60, valid=valid)
+    try_out(simulation, operations[name], name, 25, valid=valid)
     assert simulation.get("/health/ready").status_code == 200
     seconds_until(lambda: is_idle(simulation.state()))
 
