@@ -127,6 +127,8 @@ def test_null_is_not_given() -> None:
     (chat,) = (endpoint for endpoint in ENDPOINTS if endpoint.name == "chat")
     nulls = {field.name: None for field in chat.body or () if not field.required}
     assert parse_chat({**ASK, **nulls}).sampling == {"max_tokens": None}
+    item = {"role": "system", "content": "x"}
+    assert parse_responses({"input": [{**item, "type": None}]}) == parse_responses({"input": [item]})
 
 
 @pytest.mark.parametrize(

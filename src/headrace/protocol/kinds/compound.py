@@ -228,7 +228,7 @@ class Tagged(Kind):
             if isinstance(name, str) and name in self.refused:
                 raise UnsupportedField(place, shown(name), self.refused[name])
             raise InvalidField(place, shown(name), self._names)
-        return self.variants[name].read(value if self.tag in value else {**value, self.tag: name}, at, reading)
+        return self.variants[name].read({**value, self.tag: name}, at, reading)
 
     @property
     def _names(self) -> str:
