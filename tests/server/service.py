@@ -170,5 +170,5 @@ def request_bytes(body: dict[str, Any], path: str = "/v1/chat/completions", head
 
 def events(text: str) -> list[Any]:
     """The JSON of each event of a stream, and "[DONE]"."""
-    payloads = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+    payloads = [line.removeprefix("data: ") for line in text.split("\n") if line.startswith("data: ")]
     return [payload if payload == "[DONE]" else json.loads(payload) for payload in payloads]

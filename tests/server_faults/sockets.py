@@ -61,5 +61,5 @@ def status_of(data: bytes) -> int:
 
 def events(data: str) -> list[Any]:
     """The JSON of each event of a stream, and "[DONE]"."""
-    payloads = [line.removeprefix("data: ") for line in data.splitlines() if line.startswith("data: ")]
+    payloads = [line.removeprefix("data: ") for line in data.split("\n") if line.startswith("data: ")]
     return [payload if payload == "[DONE]" else json.loads(payload) for payload in payloads]

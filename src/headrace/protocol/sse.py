@@ -12,7 +12,19 @@ DONE = b"data: [DONE]\n\n"
 COMMENT = b": waiting\n\n"
 """Says that the connection is alive; every client skips it."""
 
-encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder().encode
+_LINE_ENDS = tuple((end.encode(), b"\\u%04x" % ord(end)) for end in "\x85\u2028\u2029")
+"""They end no line of a stream, but clients that split decoded text by Python's `splitlines` (httpx's `iter_lines`) cut
+a frame there; inside JSON they may as well be written as escapes."""
+
+
+def encode(payload: Any) -> bytes:
+    """JSON without anything that a client could take for the end of a line."""
+    data = _encode(payload)
+    if not data.isascii():
+        for end, escape in _LINE_ENDS:
+            data = data.replace(end, escape)
+    return data
 
 
 def frame(payload: Any) -> bytes:
