@@ -27,7 +27,6 @@ from headrace.engine.remote.messages import (
     FromChild,
     Outputs,
     Reply,
-    SentOutput,
     Stats,
     Submit,
     received_output,
@@ -174,8 +173,9 @@ class EngineProcess:
                 for request_id, token_ids, num_cached in plain:
                     deliver(EngineOutput(request_id, token_ids, (), None, None, None, None, num_cached))
                 for sent in others:
-                    if not self._can_be_repeated(sent):
+                    if sent.error is None or sent.error.kind != EngineDead.__name__:
                         deliver(received_output(sent))
+                    # else the process is about to end, and on_lost ends or repeats its requests
             case Stats(stats):
                 self._stats, self._load = stats, None
                 if self._told_stats is not None:
@@ -184,13 +184,6 @@ class EngineProcess:
                 future = self._calls.get(number)
                 if future is not None and not future.done():
                     future.set_result(result) if error is None else future.set_exception(rebuilt(error))
-
-    def _can_be_repeated(self, sent: SentOutput) -> bool:
-        """Whether it is the end of a request that the engine took with it, and that nobody has seen a token of."""
-        if sent.error is None or sent.error.kind != EngineDead.__name__ or sent.new_token_ids:
-            return False
-        entry = self._ledger.get(sent.request_id)
-        return entry is not None and not entry.has_tokens
 
     def on_ready(self, info: EngineInfo) -> None:
         """A process is ready: it gets all that waits."""
