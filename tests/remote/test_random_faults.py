@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +65,8 @@ async def _disturb(rng: random.Random, process: EngineProcess) -> None:
     if process.state != "ready":
         return
     pid = process.info.pid
-    signal_process(process, rng.choice([signal.SIGKILL, signal.SIGSTOP]))
+    with suppress(ProcessLookupError):  # a fault of a request may have ended it
+        signal_process(process, rng.choice([signal.SIGKILL, signal.SIGSTOP]))
     await asyncio.sleep(rng.random() * 0.2)
     if rng.random() < 0.7 and process.info.pid == pid and not is_gone(pid):
         signal_process(process, signal.SIGCONT)
