@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.errors import HeadraceError, ModelNotFound, NoReplica, ReplicaFailed
+from headrace.errors import HeadraceError, InvalidField, ModelNotFound, NoReplica, ReplicaFailed
 from headrace.gateway import forwarding
 from headrace.gateway.attempt import Attempt
 from headrace.gateway.events import EventStream
@@ -78,7 +78,11 @@ class Exchange:
         request = self._request
         session = request.header(b"x-session-id").decode("latin-1")
         if request.method == b"POST":
-            self._features = features(request.body, request.client, session)
+            try:
+                self._features = features(request.body, request.client, session)
+            except InvalidField as error:
+                self._refuse(error)
+                return
         else:
             self._features = Features("", 0, (), session, request.client)
         self._is_stream = self._features.stream
@@ -293,8 +297,11 @@ class Exchange:
             status, headers, body = self._answer
             self._client.reply(status, forwarding.incoming(headers, self._request_id, self._route), body)
             self._over("error", status, b"")
-            return
-        answer = error_body(self._error(), request_id=self._request_id)
+        else:
+            self._refuse(self._error())
+
+    def _refuse(self, error: HeadraceError) -> None:
+        answer = error_body(error, request_id=self._request_id)
         headers = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
         headers.append((b"content-type", b"application/json"))
         self._client.reply(answer.status, headers, msgspec.json.encode(answer.body))

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import msgspec
 import xxhash
 
+from headrace.errors import InvalidField
+
 BLOCK_BYTES = 256
 """Text per prefix block: about 64 tokens of English, two blocks of a replica's cache."""
 
@@ -57,6 +59,7 @@ class _Body(msgspec.Struct, gc=False):
     max_completion_tokens: Any = None
     prompt_cache_key: Any = ""
     user: Any = ""
+    headrace_continue: msgspec.Raw = msgspec.Raw(b"")
 
 
 _decode = msgspec.json.Decoder(_Body).decode
@@ -67,11 +70,16 @@ def features(body: bytes, client: str, session: str = "") -> Features:
 
     Args:
         body: of a generation request, in the form of any of the APIs. client: address. session: of a header, if any.
+
+    Raises:
+        InvalidField: it holds what only a gateway may say to a replica.
     """
     try:
         fields = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Features("", 0, (), session, client)
+    if len(fields.headrace_continue):  # whatever it is: a second one beside the gateway's own would win over it
+        raise InvalidField("headrace_continue", "that", "nothing: gateways say it to their replicas, clients do not")
     text = memoryview(fields.messages) or memoryview(fields.prompt) or memoryview(fields.input)
     length, seed = len(text), 0
     if before := bytes(fields.tools) + bytes(fields.system):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import msgspec
 from headrace.errors import BodyTooLarge, HeadraceError, InvalidRequest
 from headrace.gateway.http.messages import Request, response_head
 from headrace.protocol.error_body import error_body
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +131,8 @@ class Downstream(asyncio.Protocol):
         except httptools.HttpParserError as error:
             limit = error.__context__  # httptools wraps what a callback raises
             if not isinstance(limit, HeadraceError):
+                if limit is not None:
+                    _log.error("a request could not be handled", exc_info=limit)
                 limit = InvalidRequest(f"not a request of HTTP/1.1: {error}")
             self._refuse(limit)
 
@@ -223,7 +228,9 @@ class Downstream(asyncio.Protocol):
             self._keep_alive = False
         framing = b"transfer-encoding: chunked" if self._chunked else b"cache-control: no-store"
         head = response_head(status, headers, framing, self._keep_alive)
-        self._transport.write(head + (b"%x\r\n%b\r\n" % (len(first), first) if self._chunked else first))
+        # An empty chunk would be the end of the answer.
+        is_chunk = self._chunked and first
+        self._transport.write(head + (b"%x\r\n%b\r\n" % (len(first), first) if is_chunk else first))
 
     def write(self, data: bytes) -> None:
         """More of a stream."""

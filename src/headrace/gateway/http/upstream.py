@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Callable
 from typing import Protocol, cast
@@ -11,6 +12,8 @@ import httptools
 
 from headrace.gateway.http.messages import Headers
 from headrace.gateway.replica import Endpoint
+
+_log = logging.getLogger(__name__)
 
 
 class Listener(Protocol):
@@ -104,6 +107,9 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            cause = error.__context__  # httptools wraps what a callback raises: a fault of ours, not of the replica
+            if cause is not None:
+                _log.error("an answer could not be passed on", exc_info=cause)
             self._break(f"what it sent is no answer of HTTP/1.1: {error}")
             self.close()
 
