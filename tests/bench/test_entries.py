@@ -17,7 +17,8 @@ def names(entries: list[Entry]) -> list[str]:
 
 def test_peers_without_an_interpreter_are_left_out_with_the_package_to_install() -> None:
     entries, left_out = choose(None, {"vllm_cpu": Path("python")})
-    assert names(entries) == ["headrace", "transformers_generate_batch", "transformers_generate", "vllm_cpu"]
+    own = ["headrace", "headrace_serve", "transformers_generate_batch", "transformers_generate"]
+    assert names(entries) == [*own, "vllm_cpu"]
     assert set(left_out) == set(ENGINES) - set(names(entries))
     assert left_out["llama_cpp"].endswith("pip install llama-cpp-python somewhere, then --python llama_cpp=PATH")
 

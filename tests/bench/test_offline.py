@@ -61,12 +61,12 @@ def test_help_lists_what_there_is() -> None:
 @pytest.mark.slow
 def test_headrace_says_what_transformers_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "result.json"
-    engines = "headrace,transformers_generate,transformers_generate_batch"
+    engines = "headrace,headrace_serve,transformers_generate,transformers_generate_batch"
     arguments = ["--shape", "XS", "--workload", "W2m", "--threads", "1", "--repeats", "1", "--concurrency", "3,16"]
     code = offline.run(parse(*arguments, "--engines", engines, "--model-dir", str(tmp_path), "--json", str(target)))
     assert code == 0
     written = json.loads(target.read_text())
-    assert [engine["failure"] for engine in written["engines"]] == [None] * 3
+    assert [engine["failure"] for engine in written["engines"]] == [None] * 4
     for engine in written["engines"][1:]:
         assert [level["same_tokens_ratio"] for level in engine["levels"]] == [1.0, 1.0]
     assert set(written["engines"][0]["levels"][0]["step_s"]) == {"schedule", "execute", "update"}

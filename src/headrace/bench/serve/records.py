@@ -19,6 +19,7 @@ class Record:
         due_s: when it was to be sent: what latencies are counted from. sent_s: when it was.
         event_s: arrival of each piece of the answer. end_s: of the answer's end.
         num_prompt_tokens, num_cached_tokens, num_output_tokens: as the server counted.
+        token_ids: where the server tells them (`return_token_ids`).
         outcome: "rejected": 429 or 503 before the first piece. error: what went wrong.
     """
 
@@ -30,6 +31,7 @@ class Record:
     num_cached_tokens: int = 0
     num_output_tokens: int = 0
     text: str = ""
+    token_ids: list[int] = field(default_factory=list)
     outcome: Outcome = "error"
     error: str = ""
 
