@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -74,6 +75,59 @@ def test_a_trial_without_an_outcome_does_not_hold_it_open_for_good() -> None:
     breaker.sent(30.0)
     assert not breaker.allows(59.9)
     assert breaker.allows(60.0)
+
+
+def broken(*kinds: bool) -> Breaker:
+    """Opened by failures at second 0, each of a connection (True) or of something else."""
+    breaker = Breaker(SETTINGS)
+    assert [breaker.record(False, 0.0, is_connection) for is_connection in kinds][-1]
+    return breaker
+
+
+def test_where_connections_broke_a_good_health_check_invites_a_trial() -> None:
+    breaker = broken(True, True, True)
+    breaker.seen_well(0.9)
+    assert breaker.state(0.9) == "open"
+    assert not breaker.allows(1.1)  # nobody has looked since
+    breaker.seen_well(1.1)
+    assert breaker.allows(1.1)
+    assert breaker.reopens_in_s(1.1) == 0.0
+    breaker.sent(1.1)
+    breaker.seen_well(1.2)
+    assert not breaker.allows(1.2)  # one at a time
+    breaker.record(True, 1.3)
+    assert breaker.state(1.3) == "closed"
+
+
+def test_invited_trials_that_fail_come_ever_later() -> None:
+    breaker, now, waits = broken(True, True, True), 0.0, []
+    for _ in range(8):
+        opened = now
+        while not breaker.allows(now):
+            now += 0.25
+            breaker.seen_well(now)
+        waits.append(now - opened)
+        breaker.sent(now)
+        assert breaker.record(False, now, is_connection=True)
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0]
+
+
+@pytest.mark.parametrize("kinds", [(False, False, False), (True, False, True), (True, True, False)])
+def test_who_answers_checks_and_fails_requests_waits_in_full(kinds: tuple[bool, ...]) -> None:
+    breaker = broken(*kinds)
+    breaker.record(True, 0.5)  # of a request that was sent before
+    breaker.seen_well(29.9)
+    assert breaker.state(29.9) == "open"
+    assert breaker.state(30.0) == "half_open"
+
+
+def test_a_trial_that_fails_in_another_way_ends_the_invitations() -> None:
+    breaker = broken(True, True, True)
+    breaker.seen_well(1.0)
+    breaker.sent(1.0)
+    assert breaker.record(False, 1.1)
+    breaker.seen_well(20.0)
+    assert not breaker.allows(20.0)
 
 
 @given(OUTCOMES)

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from headrace.gateway.features import BLOCK_TOKENS
 from headrace.gateway.health.prober import Prober, ProbeSettings
 from headrace.gateway.replica import Replica
 from tests.gateway.scripted import Asked, Script, Stage, stage, whole
@@ -23,6 +24,7 @@ class Health:
         self.status = status
         self.paths = paths
         self.models = MODELS
+        self.num_cache_tokens = self.asked_load = 0
         self.let_go = asyncio.Event()
 
     async def __call__(self, asked: Asked, writer: asyncio.StreamWriter) -> None:
@@ -31,6 +33,9 @@ class Health:
             writer.write(whole(200, {"done": True}))
         elif self.status is None:
             await asyncio.Event().wait()
+        elif asked.target == "/load" and self.num_cache_tokens:
+            self.asked_load += 1
+            writer.write(whole(200, {"num_cache_tokens": self.num_cache_tokens}))
         elif asked.target not in self.paths:
             writer.write(whole(404, {}))
         elif asked.target == "/v1/models":
@@ -71,6 +76,44 @@ def test_models_and_load_are_learnt() -> None:
             assert s.fleet[0].models == ("tiny", "other")
             assert (s.fleet[0].load.num_running, s.fleet[0].load.cache_ratio) == (3, 0.5)
             assert told == []
+
+    run(test)
+
+
+def test_the_index_is_bounded_by_the_cache_that_a_replica_reports() -> None:
+    async def test() -> None:
+        small, silent = Health(), Health()
+        small.num_cache_tokens = 40 * BLOCK_TOKENS
+        async with probed(small, silent) as (s, _):
+            index = s.gateway.router.index
+
+            def held(place: int) -> int:
+                for first in range(0, 500, 10):
+                    index.record(range(first, first + 10), s.fleet[place].number)
+                return len(set(index.hashes(s.fleet[place].number)))
+
+            await until(lambda: all(replica.models for replica in s.fleet))
+            assert held(0) <= 40 + 10
+            assert held(1) == 500
+            small.status = 503
+            await until(lambda: not s.fleet[0].is_up)
+            small.num_cache_tokens = 80 * BLOCK_TOKENS
+            small.status = 200
+            await until(lambda: s.fleet[0].is_up)
+            await until(lambda: small.asked_load == 2)
+            await until(lambda: 50 < held(0) <= 80 + 10)
+
+    run(test)
+
+
+def test_a_replica_whose_connections_broke_is_tried_again_when_it_is_well() -> None:
+    async def test() -> None:
+        async with probed(Health()) as (s, _):
+            (replica,) = s.fleet
+            await until(lambda: replica.models)
+            for _ in range(3):
+                replica.breaker.record(False, time.monotonic() - 1.0, is_connection=True)
+            await until(lambda: replica.condition(time.monotonic()) == "trial")
 
     run(test)
 

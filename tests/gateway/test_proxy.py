@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 
+from headrace.gateway.health.breaker import BreakerSettings
 from headrace.gateway.http.downstream import ClientLimits
 from headrace.gateway.route import ProxySettings
 from tests.gateway.scripted import (
@@ -383,6 +385,25 @@ def test_a_replica_that_is_not_there_is_passed_over() -> None:
             await s.settled()
             assert s.fleet[0].condition(s.gateway.router.clock()) in ("ejected", "ready")
             assert [a for a in s.notes.attempts if a[0] == "r0"].count(("r0", "failed")) >= 3
+
+    run(test)
+
+
+@pytest.mark.parametrize("breaks", [True, False])
+def test_broken_connections_are_told_from_failed_requests(breaks: bool) -> None:
+    async def fail(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if breaks:
+            writer.transport.abort()
+        else:
+            writer.write(whole(500, {}))
+
+    async def test() -> None:
+        async with stage(fail, answer_json, breaker=BreakerSettings(early_recovery_s=0.0)) as s:
+            bad = s.fleet[0]
+            while bad.condition(time.monotonic()) == "ready":
+                assert (await s.ask()).status == 200
+            bad.breaker.seen_well(time.monotonic())
+            assert bad.condition(time.monotonic()) == ("trial" if breaks else "ejected")
 
     run(test)
 

@@ -69,6 +69,7 @@ async def test_the_load_is_in_every_answer() -> None:
         assert busy.startswith("running=1,waiting=1,tokens=")
         report = (await service.client.get("/load")).json()
         assert (report["num_running"], report["num_waiting"], report["num_queued"]) == (1, 1, 1)
+        assert report["num_cache_tokens"] > 0
         await asyncio.gather(*answers)
 
 

@@ -16,7 +16,7 @@ from headrace.gateway.discovery import DiscoveryHub, Source, parse_endpoint
 from headrace.gateway.discovery.file import FileSource
 from headrace.gateway.discovery.registration import RegistrationSource
 from headrace.gateway.discovery.static import StaticSource
-from headrace.gateway.features import BLOCK_BYTES, BYTES_PER_TOKEN
+from headrace.gateway.features import BLOCK_TOKENS
 from headrace.gateway.fleet import Fleet
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.health.breaker import BreakerSettings
@@ -30,8 +30,6 @@ from headrace.gateway.policies import get_policy
 from headrace.gateway.prefix_index import PrefixIndex
 from headrace.gateway.replica import Endpoint, Replica
 from headrace.gateway.route import ProxySettings, Router
-
-_BLOCK_TOKENS = BLOCK_BYTES // BYTES_PER_TOKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,7 @@ def assemble(
 
 
 def _router(config: GatewayConfig) -> tuple[Router, Journal]:
-    index = PrefixIndex(default_capacity=max(config.index_tokens // _BLOCK_TOKENS, 2))
+    index = PrefixIndex(default_capacity=max(config.index_tokens // BLOCK_TOKENS, 2))
     breaker = BreakerSettings(failure_threshold=config.failure_threshold, recovery_s=config.recovery_s)
     fleet = Fleet(index, breaker)
     journal = Journal(fleet, index, time.monotonic)

@@ -172,7 +172,7 @@ class Exchange:
 
     def attempt_broke(self, attempt: Attempt, reason: str) -> None:
         """It failed before the answer was whole."""
-        self._fail(attempt, reason, "failed")
+        self._fail(attempt, reason, "failed", is_connection=True)
 
     # ---------------------------------------------------------------- answers that are no streams
 
@@ -253,12 +253,12 @@ class Exchange:
 
     # ---------------------------------------------------------------- failures
 
-    def _fail(self, attempt: Attempt, reason: str, outcome: str) -> None:
+    def _fail(self, attempt: Attempt, reason: str, outcome: str, is_connection: bool = False) -> None:
         """A replica did not do its part: ask another one, or go on at another one."""
         now_s = self._router.clock()
         self._failed[attempt.replica.name] = reason
         if outcome != "refused" and not attempt.is_blamed:
-            attempt.replica.breaker.record(False, now_s)
+            attempt.replica.breaker.record(False, now_s, is_connection)
         self._leave(attempt, outcome)
         if self._is_over or self.attempts:
             return  # a hedge is still out

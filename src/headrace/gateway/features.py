@@ -20,6 +20,8 @@ BLOCK_BYTES = 256
 BYTES_PER_TOKEN = 4
 """What a token is taken for, before a replica has said better."""
 
+BLOCK_TOKENS = BLOCK_BYTES // BYTES_PER_TOKEN
+
 _hash = xxhash.xxh3_64_intdigest
 
 

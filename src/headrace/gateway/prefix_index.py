@@ -56,8 +56,8 @@ class PrefixIndex:
             self._drop(replica, generations.young | generations.old)
 
     def set_capacity(self, replica: int, num_hashes: int) -> None:
-        """Bound a replica's part by what it reported."""
-        self._generations[replica].capacity = max(num_hashes, 2)
+        """Bound a replica's part by what it reported, if that is less than the default."""
+        self._generations[replica].capacity = min(max(num_hashes, 2), self._default)
 
     def record(self, hashes: Sequence[int], replica: int) -> None:
         """The replica was sent this prefix."""

@@ -49,14 +49,17 @@ class ReportedLoad:
 
     Attributes:
         num_running, num_waiting: requests. num_tokens: prompt tokens not computed yet.
-        cache_ratio: of the cache in use, 0..1. num_cache_tokens: its size.
+        cache_ratio: of the cache in use, 0..1.
     """
 
     num_running: int = 0
     num_waiting: int = 0
     num_tokens: int = 0
     cache_ratio: float = 0.0
-    num_cache_tokens: int | None = None
+
+
+NO_LOAD = ReportedLoad()
+"""Of a replica that has not told."""
 
 
 class Replica:
@@ -88,7 +91,7 @@ class Replica:
         self.breaker = Breaker(settings, changed)
         self.num_in_flight = 0
         self.tokens_in_flight = 0
-        self.load = ReportedLoad()
+        self.load = NO_LOAD
         self._endpoint = endpoint
         self.authority = endpoint.authority.encode()
         self._changed = changed

@@ -51,6 +51,7 @@ def load_report(engine: EngineLink, line: WaitingLine) -> dict[str, object]:
         "num_queued": line.num_queued(room),
         "num_running_tokens": stats.load.num_running_tokens if stats else 0,
         "num_waiting_tokens": line.num_pending_tokens,
+        "num_cache_tokens": info.num_blocks * info.block_size if info else None,
         "kv_cache_usage_ratio": kv_ratio(info, stats) if stats and info else 0.0,
         "drain_rate_per_s": line.rate.per_second,
         "max_num_seqs": info.max_num_seqs if info else None,

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from headrace.gateway.features import BLOCK_TOKENS
 from headrace.gateway.forwarding import reported_load
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.http.messages import Headers, request_head
-from headrace.gateway.replica import Replica
+from headrace.gateway.replica import NO_LOAD, Replica
 
 _log = logging.getLogger(__name__)
 
@@ -24,8 +25,8 @@ _PATHS = (b"/health/ready", b"/health", b"/v1/models")
 _ALIVE = frozenset({401, 403, 429})
 """Answers of a server that is well and does not want to be asked."""
 
-_ASK_MODELS_S = 10.0
-"""How often a replica is asked for its models that has not told them."""
+_ASK_S = 10.0
+"""How often a replica is asked what it serves that has not told it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,14 +83,16 @@ class Prober:
         self._settings = settings
         self._changed = changed
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
-        self._ask_models_s: dict[Replica, float] = {}
+        self._asked_s: dict[Replica, float] = {}
+        self._known: set[Replica] = set()
 
     def follow(self) -> None:
         """Probe those that are in the fleet now, and no others; to be called when the fleet changes."""
         present = set(self._gateway.router.fleet)
         for replica in self._tasks.keys() - present:
             self._tasks.pop(replica).cancel()
-            self._ask_models_s.pop(replica, None)
+            self._asked_s.pop(replica, None)
+            self._known.discard(replica)
         for replica in present - self._tasks.keys():
             task = asyncio.get_running_loop().create_task(self._probe(replica), name=f"headrace-probe-{replica.name}")
             self._tasks[replica] = task
@@ -124,14 +127,19 @@ class Prober:
 
     async def _is_well(self, replica: Replica) -> None:
         now_s = self._gateway.router.clock()
+        replica.breaker.seen_well(now_s)
         comes_back = not replica.is_up
         if comes_back:
             replica.came_up(now_s)
             self._tell(replica, "up")
         # What comes back may serve something else.
-        if comes_back or (not replica.models and now_s >= self._ask_models_s.get(replica, 0.0)):
-            self._ask_models_s[replica] = now_s + _ASK_MODELS_S
+        if comes_back or (replica not in self._known and now_s >= self._asked_s.get(replica, 0.0)):
+            self._asked_s[replica] = now_s + _ASK_S
+            self._known.discard(replica)
+            await self._learn_size(replica)
             await self._learn_models(replica)
+            if replica.models:
+                self._known.add(replica)
 
     def _tell(self, replica: Replica, state: str) -> None:
         _log.warning("replica %s is %s", replica.name, state if state == "up" else f"down: {state}")
@@ -151,6 +159,17 @@ class Prober:
             replica.load = load
         is_alive = reply.status < 400 or reply.status in _ALIVE
         return (None if is_alive else f"{path.decode()} answers {reply.status}"), reply.status
+
+    async def _learn_size(self, replica: Replica) -> None:
+        """What its cache holds bounds what the index believes of it; servers that do not tell have the default."""
+        if replica.load is NO_LOAD:
+            return  # none of headrace's: it would not know the path
+        try:
+            reply = await self._get(replica, b"/load")
+            num_tokens = msgspec.json.decode(b"".join(reply.body))["num_cache_tokens"]
+            self._gateway.router.index.set_capacity(replica.number, int(num_tokens) // BLOCK_TOKENS)
+        except (OSError, ValueError, LookupError, TypeError):
+            return
 
     async def _learn_models(self, replica: Replica) -> None:
         try:

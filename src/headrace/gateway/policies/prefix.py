@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from headrace.gateway.features import BLOCK_BYTES, BYTES_PER_TOKEN, Features
+from headrace.gateway.features import BLOCK_TOKENS, Features
 from headrace.gateway.policies.least import Least, make_least_tokens
 from headrace.gateway.policies.policy import Candidate, Choice
 from headrace.gateway.prefix_index import PrefixIndex
 
 HELD_RATIO = 0.8
-BLOCK_TOKENS = BLOCK_BYTES // BYTES_PER_TOKEN
 
 
 class Prefix:
