@@ -9,8 +9,11 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
+from headrace.errors import ConfigError
+from headrace.model.attention import registry
 from headrace.model.attention.interface import AttentionBatch, AttentionImplementation, LayerSpec
 from headrace.model.attention.reference import visible_positions
+from headrace.model.attention.triton_paged import TritonAttention
 
 
 def make_layer(num_heads: int = 4, num_kv_heads: int = 2, key_dim: int = 32, **features: Any) -> LayerSpec:
@@ -60,6 +63,19 @@ def row_lengths(draw: st.DrawFn) -> list[tuple[int, int]]:
     return decodes + chunks or [(0, 3)]
 
 
+def served_on_the_cpu() -> list[str]:
+    """Names of the implementations that run here on CPU tensors."""
+    names = []
+    for name in registry.available():
+        try:
+            refusal = registry.get(name).refusal([make_layer()], torch.float32, torch.device("cpu"))
+        except ConfigError:  # not built here
+            continue
+        if refusal is None:
+            names.append(name)
+    return names
+
+
 @dataclass
 class Case:
     """Some rows with their past and their tokens of this step, and where their blocks lie.
@@ -107,9 +123,9 @@ class Case:
         step = torch.cat([tokens[past:] for tokens, (past, _) in zip(of_rows, self.rows, strict=True)])
         return step.transpose(0, 1).contiguous().transpose(0, 1)
 
-    def cache(self, implementation: AttentionImplementation, dtype: torch.dtype) -> Any:
+    def cache(self, implementation: AttentionImplementation, dtype: torch.dtype, device: str = "cpu") -> Any:
         """A cache that holds the rows' past; NaN in blocks of nobody, large stale numbers in the rows' own."""
-        cache = implementation.allocate(self.layer, self.num_blocks, self.block_size, dtype, torch.device("cpu"))
+        cache = implementation.allocate(self.layer, self.num_blocks, self.block_size, dtype, torch.device(device))
         nobody = sorted(set(range(self.num_blocks)) - {block for table in self.tables for block in table})
         if implementation.name == "reference":
             by_block = [t.unflatten(0, (self.num_blocks, self.block_size)) for t in (cache.keys, cache.values)]
@@ -125,21 +141,35 @@ class Case:
                 rows=[(0, self.rows[i][0]) for i in past_rows],
                 tables=[self.tables[i] for i in past_rows],
                 layer=replace(self.layer, window=None, chunk=None),
-            ).batch()
+            ).batch(device)
             past.num_decodes = 0
-            implementation.prepare(past, [self.layer])
             keys, values = (torch.cat([of[i][: self.rows[i][0]] for i in past_rows]) for of in (self.keys, self.values))
             query = torch.zeros(len(keys), self.layer.num_heads, self.layer.key_dim, dtype=dtype)
-            implementation.forward(query, keys.to(dtype), values.to(dtype), self.sinks, self.layer, cache, past)
+            inputs = [tensor.to(device, dtype) for tensor in (query, keys, values)]
+            if isinstance(implementation, TritonAttention):  # its attention takes seconds in the interpreter
+                implementation.write(cache, *inputs[1:], past.slot_mapping)
+                return cache
+            implementation.prepare(past, [self.layer])
+            implementation.forward(*inputs, self.sinks_on(device), self.layer, cache, past)
         return cache
 
-    def run(self, implementation: AttentionImplementation, dtype: torch.dtype) -> torch.Tensor:
+    def sinks_on(self, device: str) -> torch.Tensor | None:
+        """The sinks, where there are any."""
+        return None if self.sinks is None else self.sinks.to(device)
+
+    def run(
+        self,
+        implementation: AttentionImplementation,
+        dtype: torch.dtype,
+        device: str = "cpu",
+        cache_dtype: torch.dtype | None = None,
+    ) -> torch.Tensor:
         """One step of the implementation after the rows' past, [T, H, E]."""
-        cache = self.cache(implementation, dtype)
-        batch = self.batch()
+        cache = self.cache(implementation, cache_dtype or dtype, device)
+        batch = self.batch(device)
         implementation.prepare(batch, [self.layer])
-        inputs = [t.to(dtype) for t in (self.query, self.new_tokens(self.keys), self.new_tokens(self.values))]
-        return implementation.forward(*inputs, self.sinks, self.layer, cache, batch)
+        inputs = [t.to(device, dtype) for t in (self.query, self.new_tokens(self.keys), self.new_tokens(self.values))]
+        return implementation.forward(*inputs, self.sinks_on(device), self.layer, cache, batch)
 
 
 def make_case(

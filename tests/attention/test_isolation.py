@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from headrace.model.attention import registry
-from tests.attention.cases import FEATURES, make_case, make_layer
+from tests.attention.cases import FEATURES, make_case, make_layer, served_on_the_cpu
 
 ROWS = [(37, 1), (6, 1), (3, 1), (0, 5), (0, 6), (20, 5), (21, 5)]
 
@@ -47,7 +47,7 @@ def test_a_decode_is_the_same_bit_for_bit_alone_and_in_a_batch(features):
         assert torch.equal(alone.run(registry.get("torch"), torch.float32)[0], together[row])
 
 
-@pytest.mark.parametrize("name", registry.available())
+@pytest.mark.parametrize("name", served_on_the_cpu())
 def test_a_row_may_own_block_0_that_others_are_padded_with(name):
     """The runner pads tables with 0; here block 0 is a sick row's, and its NaN is written in this very step."""
     case = make_case(make_layer(window=5), ROWS)
@@ -59,7 +59,7 @@ def test_a_row_may_own_block_0_that_others_are_padded_with(name):
     assert torch.equal(output[1:], healthy[1:])
 
 
-@pytest.mark.parametrize("name", registry.available())
+@pytest.mark.parametrize("name", served_on_the_cpu())
 def test_zeroed_blocks_hold_zeros_and_the_others_are_kept(name):
     attention = registry.get(name)
     case = make_case(make_layer(), rows=[(11, 1)], block_size=4)

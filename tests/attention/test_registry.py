@@ -12,9 +12,10 @@ from headrace.errors import ConfigError
 from headrace.model.attention import registry
 from headrace.model.attention.interface import LayerSpec
 from headrace.model.kernels.library import available_isas
+from tests.attention.cases import served_on_the_cpu
 
 
-@pytest.mark.parametrize("name", registry.available())
+@pytest.mark.parametrize("name", served_on_the_cpu())
 def test_every_name_makes_the_implementation_of_that_name(name):
     assert registry.get(name).name == name
 
@@ -27,6 +28,23 @@ def test_auto_is_the_first_that_serves_the_layers() -> None:
     assert registry.choose("auto", [layer], torch.float32, CPU).name == "torch"
     usual = registry.choose("auto", [make_layer(head_dim=64)], torch.float32, CPU).name
     assert usual == ("cpu" if available_isas() else "torch")
+
+
+def test_triton_serves_cuda_and_on_the_cpu_only_who_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.setattr(registry, "_factories", {name: registry._factories[name] for name in ("triton", "torch")})
+    assert registry.choose("auto", [make_layer(head_dim=64)], torch.bfloat16, torch.device("cuda")).name == "triton"
+    assert registry.choose("auto", [make_layer(head_dim=512)], torch.bfloat16, torch.device("cuda")).name == "torch"
+    assert registry.choose("auto", [make_layer(head_dim=64)], torch.bfloat16, CPU).name == "torch"
+
+
+def test_triton_without_its_package_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [m for m in sys.modules if m.startswith("headrace.model.triton_kernels")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.raises(ConfigError, match="needs the triton package"):
+        registry.get("triton")
+    assert registry.choose("auto", [make_layer(head_dim=64)], torch.float32, torch.device("cuda")).name == "torch"
 
 
 def test_a_name_that_does_not_serve_the_layers_is_refused_with_the_reason() -> None:
@@ -45,7 +63,7 @@ def test_every_get_makes_a_new_one():
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"'flash'.*auto, cpu, torch, reference"):
+    with pytest.raises(ConfigError, match=r"'flash'.*auto, cpu, triton, torch, reference"):
         registry.get("flash")
 
 

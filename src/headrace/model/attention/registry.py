@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from headrace.model.attention.interface import AttentionImplementation, LayerSpec
 
 AUTO = "auto"
+_BY_NAME_ONLY = {"cpu": frozenset({"triton"})}
+"""Where "auto" does not look: on the CPU Triton is an interpreter, for tests."""
 
 
 def _lazily(module: str, class_name: str) -> Callable[[], AttentionImplementation]:
@@ -26,6 +28,7 @@ def _lazily(module: str, class_name: str) -> Callable[[], AttentionImplementatio
 
 _factories: dict[str, Callable[[], AttentionImplementation]] = {
     "cpu": _lazily("headrace.model.attention.cpu", "CpuAttention"),
+    "triton": _lazily("headrace.model.attention.triton_paged", "TritonAttention"),
     "torch": _lazily("headrace.model.attention.torch_paged", "TorchAttention"),
     "reference": _lazily("headrace.model.attention.reference", "ReferenceAttention"),
 }
@@ -41,7 +44,8 @@ def choose(name: str, layers: Sequence[LayerSpec], dtype: torch.dtype, device: t
 
     Raises ConfigError for an unknown name, or for one that does not serve them.
     """
-    names = available() if name == AUTO else [name]
+    hidden: frozenset[str] = _BY_NAME_ONLY.get(device.type, frozenset())
+    names = [known for known in available() if known not in hidden] if name == AUTO else [name]
     reasons = []
     for candidate in names:
         try:
