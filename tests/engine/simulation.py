@@ -26,8 +26,19 @@ def _rank(request: Request) -> tuple[int, int]:
     return request.priority, request.order
 
 
+def _is_running(request: Request) -> bool:
+    """Whether it holds blocks that are more than what a step under way still writes to."""
+    return request.blocks is not None and request.finish_reason is None
+
+
 class Simulation:
-    """An engine without a device; asserts after every step what must hold after every step."""
+    """An engine without a device; asserts after every step what must hold after every step.
+
+    Attributes:
+        runs_ahead: whether simulations plan and launch each step while the one before runs, unless told.
+    """
+
+    runs_ahead = False
 
     def __init__(
         self,
@@ -44,6 +55,7 @@ class Simulation:
         max_model_len: int = 10_000,
         checking: bool = True,
         cost: CostModel | None = None,
+        runs_ahead: bool | None = None,
     ) -> None:
         self.clock = VirtualClock()
         counts = [num_blocks] * len(groups) if isinstance(num_blocks, int) else num_blocks
@@ -54,7 +66,9 @@ class Simulation:
         simulated = SimulatedRunner(vocab_size, cost or CostModel(step_s=1.0), self.clock.sleep)
         self.runner = CheckingRunner(simulated, self.requests, groups, block_size)
         self.checking = checking
-        self.core = EngineCore(self.scheduler, self.runner if checking else simulated, self.clock, checking)
+        runner = self.runner if checking else simulated
+        is_ahead = self.runs_ahead if runs_ahead is None else runs_ahead
+        self.core = EngineCore(self.scheduler, runner, self.clock, checking, runner if is_ahead else None)
         self.tokens: dict[str, list[int]] = {}
         self.ended: dict[str, EngineOutput] = {}
         self._max_model_len = max_model_len
@@ -95,19 +109,20 @@ class Simulation:
 
     def step(self) -> None:
         """One step of the engine, and the checks."""
-        running = [request for request in self.requests.values() if request.blocks is not None]
+        running = [request for request in self.requests.values() if _is_running(request)]
         oldest = min(running, key=lambda request: request.order, default=None)
-        before = oldest and (oldest.num_preemptions, oldest.num_computed_tokens)
+        before = oldest and (oldest.num_preemptions, oldest.num_computed_tokens + oldest.num_begun_tokens)
         preemptions = {request: request.num_preemptions for request in running}
         self._take(self.core.step())
         preempted = [_rank(request) for request in running if request.num_preemptions > preemptions[request]]
-        kept = [_rank(request) for request in running if request.blocks is not None and request is not oldest]
+        kept = [_rank(request) for request in running if _is_running(request) and request is not oldest]
         assert not preempted or not kept or min(preempted) > max(kept), "the least important youngest are preempted"
         if oldest is not None and oldest.finish_reason is None:
             assert oldest.num_preemptions == before[0], "the oldest running request was preempted"
             if isinstance(self.scheduler.policy, PrefillFirst):
                 return  # decodes may wait until the prompts that were begun are done
-            assert oldest.num_computed_tokens > before[1], "the oldest running request did not go on"
+            now = oldest.num_computed_tokens + oldest.num_begun_tokens
+            assert now > before[1], "the oldest running request did not go on"
 
     def run(self, max_steps: int = 100_000) -> Simulation:
         """Step until nothing is live."""

@@ -81,7 +81,9 @@ class CacheMachine(RuleBasedStateMachine):
         request = data.draw(st.sampled_from(self.live))
         self.live.remove(request)
         held = [{b for b in table if b != NO_BLOCK} for table in request["blocks"].tables]
-        self.cache.release(request["blocks"], distrust)
+        if distrust:
+            self.cache.distrust(request["blocks"])
+        self.cache.release(request["blocks"])
         if distrust:
             for g, blocks in enumerate(held):
                 others = {b for r in self.live for b in r["blocks"].tables[g]}
@@ -210,5 +212,7 @@ def test_the_tree_forgets_what_leads_nowhere():
     for i in range(50):
         cache.release(_computed(cache, [i] * 14))
     assert len(list(cache.tree.nodes())) <= 4
-    cache.release(_computed(cache, [99] * 14), distrust=True)
+    bad = _computed(cache, [99] * 14)
+    cache.distrust(bad)
+    cache.release(bad)
     assert len(list(cache.tree.nodes())) == 0

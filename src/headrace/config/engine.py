@@ -30,6 +30,8 @@ class EngineConfig:
         max_model_len: most tokens, prompt and output, of one request.
         max_memory_percent: share of the free memory (0..1) that the cache may take.
         safety_margin: share of the blocks (0..1) under which no new request is started and only decoding goes on.
+        async_scheduling: plan and launch each step while the one before runs; None: on CUDA, where launching a step
+            takes a fraction of running it. On a CPU it only makes each token a step late.
         enable_prefix_caching: reuse the KV of shared prefixes.
         max_queue_size: most requests that wait; None is unbounded.
         check_integrity: check the cache's invariants after every step (tests; it costs time).
@@ -49,6 +51,7 @@ class EngineConfig:
     max_model_len: int | None = None
     max_memory_percent: float = 0.9
     safety_margin: float = 0.1
+    async_scheduling: bool | None = None
     enable_prefix_caching: bool = True
     max_queue_size: int | None = None
     check_integrity: bool = False

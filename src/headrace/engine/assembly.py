@@ -36,6 +36,11 @@ class Engine:
     surgery: SurgeryReport | None = None
 
 
+def runs_ahead(wanted: bool | None, device_type: str) -> bool:
+    """Whether each step is launched while the one before runs: as wanted, by default where there is a device apart."""
+    return device_type == "cuda" if wanted is None else wanted
+
+
 def assemble(
     model: Any,
     config: EngineConfig,
@@ -78,9 +83,10 @@ def assemble(
     cache = KVCache(groups, size.num_blocks, config.block_size, config.enable_prefix_caching)
     assert config.max_num_batched_tokens is not None and config.max_num_seqs is not None
     limits = SchedulerLimits(config.max_num_batched_tokens, config.max_num_seqs)
-    core = EngineCore(
-        Scheduler(cache, policy, limits, clock), TorchRunner(paged, config.block_size), clock, config.check_integrity
-    )
+    runner = TorchRunner(paged, config.block_size)
+    config = replace(config, async_scheduling=runs_ahead(config.async_scheduling, loaded.device.type))
+    ahead = runner if config.async_scheduling else None
+    core = EngineCore(Scheduler(cache, policy, limits, clock), runner, clock, config.check_integrity, ahead)
     _log.info(
         "%s, %s on %s: %s; %s blocks of %d tokens in %.2f GB; %d tokens and %d requests a step; requests of up to %d "
         "tokens; logits within %.1e of the model's own",

@@ -222,7 +222,7 @@ class EngineClient:
         cause: BaseException | None = None
         try:
             while self._state == "running":
-                self._take_commands(block=not self._core.scheduler.has_requests)
+                self._take_commands(block=not self._core.has_work)
                 outputs = self._core.step()
                 if outputs:
                     self._outbox.put(outputs)
@@ -274,6 +274,7 @@ class EngineClient:
     def _end(self, request_ids: list[str], reason: FinishReason, error: HeadraceError) -> None:
         outputs = [self._core.scheduler.end(request_id, reason, error) for request_id in request_ids]
         self._outbox.put([output for output in outputs if output is not None])
+        self._core.settle()
 
     # ---------------------------------------------------------------- the dispatcher's thread
 

@@ -1,4 +1,4 @@
-"""The step loop: schedule, execute, update."""
+"""The step loop: schedule, execute, update; one step after the other, or one ahead of the other (`run_ahead`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.engine.outputs import EngineOutput
-from headrace.engine.plan import Runner
+from headrace.engine.plan import AheadRunner, Runner, StepPlan
 from headrace.engine.resilience import execute_in_halves
+from headrace.engine.run_ahead import RunAhead
 from headrace.engine.scheduler import Scheduler
 
 
@@ -52,6 +53,7 @@ class EngineCore:
     Args:
         scheduler: holds the requests. runner: executes plans. clock: seconds, monotonic.
         check_integrity: check every invariant after every step, and raise on the first that is broken.
+        ahead: the runner again, where it launches steps: each is planned and launched while the one before runs.
 
     Attributes:
         recent_steps: times of the last 4,096 steps. totals: of all steps. clock: the engine's.
@@ -61,7 +63,12 @@ class EngineCore:
     """
 
     def __init__(
-        self, scheduler: Scheduler, runner: Runner, clock: Callable[[], float], check_integrity: bool = False
+        self,
+        scheduler: Scheduler,
+        runner: Runner,
+        clock: Callable[[], float],
+        check_integrity: bool = False,
+        ahead: AheadRunner | None = None,
     ) -> None:
         """Nothing to do yet."""
         self.scheduler = scheduler
@@ -73,6 +80,12 @@ class EngineCore:
         self.progress_s = clock()
         self.is_stepping = False
         self._check = check_integrity
+        self._ahead = None if ahead is None else RunAhead(scheduler, ahead, clock)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        return self.scheduler.has_requests or (self._ahead is not None and self._ahead.is_under_way)
 
     def step(self) -> list[EngineOutput]:
         """Run one step; returns what there is to say of its requests.
@@ -82,7 +95,7 @@ class EngineCore:
         """
         self.progress_s = self.clock()
         self.is_stepping = True
-        outputs = self._step(self.progress_s)
+        outputs = self._step(self.progress_s) if self._ahead is None else self._step_ahead(self._ahead)
         self.is_stepping = False
         self.progress_s = self.clock()
         return outputs
@@ -101,13 +114,30 @@ class EngineCore:
         if self._check:
             self.raise_if_broken()
         end = self.clock()
-        num_rows, num_tokens, num_decode_rows = len(plan.rows), plan.num_tokens, plan.num_decode_rows
-        self._record(
-            StepTimes(planned - begin, executed - planned, end - executed, num_rows, num_tokens, num_decode_rows)
-        )
+        self._record(plan, planned - begin, executed - planned, end - executed)
         return expired + outputs if expired else outputs
 
-    def _record(self, step: StepTimes) -> None:
+    def _step_ahead(self, ahead: RunAhead) -> list[EngineOutput]:
+        outputs = self.scheduler.expire()
+        was_under_way = ahead.is_under_way
+        landings = ahead.advance()
+        for landing in landings:
+            outputs += landing.outputs
+            self._record(landing.plan, landing.schedule_s, landing.execute_s, landing.update_s)
+        if self.scheduler.has_requests and not (was_under_way or ahead.is_under_way or landings):
+            raise RuntimeError(f"nothing can be scheduled, with {self.scheduler.dump_state()}")
+        if self._check:
+            self.raise_if_broken()
+        return outputs
+
+    def settle(self) -> None:
+        """Take in what is under way when nobody waits for it any more, so that nothing is held."""
+        if self._ahead is not None and not self.scheduler.has_requests:
+            for landing in self._ahead.land():
+                self._record(landing.plan, landing.schedule_s, landing.execute_s, landing.update_s)
+
+    def _record(self, plan: StepPlan, schedule_s: float, execute_s: float, update_s: float) -> None:
+        step = StepTimes(schedule_s, execute_s, update_s, len(plan.rows), plan.num_tokens, plan.num_decode_rows)
         self.recent_steps.append(step)
         if self.unreported_steps is not None:
             self.unreported_steps.append(step)

@@ -4,6 +4,9 @@
 
     Scheduler.schedule() ──StepPlan──► Runner.execute() ──StepResult──► Scheduler.update()
 
+A step that is planned while another runs (see `run_ahead`) computes tokens that nobody has seen yet: PENDING stands in
+their place, and the runner reads them where the step before left them, on the device.
+
 What is made once per row and step is a NamedTuple: a frozen dataclass takes about twice as long to make.
 """
 
@@ -12,12 +15,15 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from headrace.engine.outputs import TokenLogprobs
 from headrace.engine.sampling_params import SamplingParams
 from headrace.errors import HeadraceError
 from headrace.text.guides.guide import Guide
+
+PENDING = -1
+"""In the place of a token id: what the step that was launched last samples for this request."""
 
 
 class RowGuide(NamedTuple):
@@ -42,7 +48,8 @@ class SamplingRow(NamedTuple):
         seed: the request's resolved seed, 0 ≤ seed < 2**64.
         position: index of the token that is drawn, in prompt + output; with the seed it fixes the draw.
         prompt_token_ids: the prompt (a view that must not be changed).
-        output_token_ids: generated so far (a view that must not be changed).
+        output_token_ids: generated so far (a view that must not be changed). A PENDING token is not among them, so
+            `position` is more than prompt and output have when the row is launched.
         banned_token_ids: never sampled in this step (the stop tokens, while under `min_tokens`).
         guide: None where any token may come.
     """
@@ -61,7 +68,7 @@ class PlannedRow(NamedTuple):
 
     Attributes:
         request_id: whose.
-        token_ids: to compute, at positions start, start + 1, …; at least one.
+        token_ids: to compute, at positions start, start + 1, …; at least one; or PENDING alone.
         start: position of the first of them: so many tokens of the request are in the cache already.
         block_tables: one per cache group; entry i holds positions [i·S, (i+1)·S), -1 where they are out of every
             window to come. Covers at least start + len(token_ids) positions.
@@ -78,6 +85,18 @@ class PlannedRow(NamedTuple):
     sampling: SamplingRow | None
     prompt_targets: Sequence[int] = ()
     num_prompt_logprobs: int = 0
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether its token is what the step that was launched last samples for this request."""
+        return self.token_ids[0] == PENDING
+
+    def with_token(self, token_id: int) -> PlannedRow:
+        """The same row with its PENDING token known; what it has of the output may know it already, or not."""
+        sampling = self.sampling
+        if sampling is not None and len(sampling.prompt_token_ids) + len(sampling.output_token_ids) < sampling.position:
+            sampling = sampling._replace(output_token_ids=(*sampling.output_token_ids, token_id))
+        return self._replace(token_ids=(token_id,), sampling=sampling)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,4 +161,19 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Give back the device's memory and the model as it was handed over."""
+        ...
+
+
+class AheadRunner(Runner, Protocol):
+    """A runner that takes the next plan while it executes one. Steps run in the order in which they are launched."""
+
+    def launch(self, plan: StepPlan) -> Any:
+        """Begin a step, without waiting for the one before; at most two are under way. Returns what `collect` takes.
+
+        Raises what the device raises; then nothing of the step is under way, and it may be executed again.
+        """
+        ...
+
+    def collect(self, handle: Any) -> StepResult:
+        """Wait for a step that was launched, in order of launching. Raises what the device raises."""
         ...

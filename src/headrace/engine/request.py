@@ -51,7 +51,10 @@ class Request:
         max_output_tokens: most tokens that it may generate.
         token_ids: prompt and output.
         num_computed_tokens: tokens whose KV is in the cache.
-        num_scheduled_tokens: tokens in the step that is under way, else 0.
+        num_scheduled_tokens: tokens in steps that are under way, else 0.
+        num_pending_tokens: of the output, that steps under way sample: nobody has seen them yet. At most 1 when a
+            step is planned.
+        num_flights: steps under way that it has a row in.
         blocks: what it holds of the cache while it runs.
         num_cached_tokens: prompt tokens that its first admission took from the prefix cache.
         num_lost_tokens: tokens whose KV the last preemption took. num_preemptions: how often it lost its blocks.
@@ -76,6 +79,8 @@ class Request:
     token_ids: list[int] = field(init=False)
     num_computed_tokens: int = 0
     num_scheduled_tokens: int = 0
+    num_pending_tokens: int = 0
+    num_flights: int = 0
     blocks: RequestBlocks | None = None
     num_cached_tokens: int = 0
     num_lost_tokens: int = 0
@@ -106,6 +111,24 @@ class Request:
     def num_remaining_tokens(self) -> int:
         """Tokens still to compute: covers prefill, chunk, decode and resume after preemption alike (law 3)."""
         return len(self.token_ids) - self.num_computed_tokens
+
+    @property
+    def num_begun_tokens(self) -> int:
+        """Tokens that are computed, or will be when the steps under way are over."""
+        return self.num_computed_tokens + self.num_scheduled_tokens
+
+    @property
+    def num_unscheduled_tokens(self) -> int:
+        """Remaining tokens that no step under way computes, the pending one included unless it is the last."""
+        num_tokens = len(self.token_ids) - self.num_computed_tokens - self.num_scheduled_tokens
+        if not self.num_pending_tokens:
+            return num_tokens
+        return num_tokens + 1 if len(self.output_token_ids) + 1 < self.max_output_tokens else 0
+
+    @property
+    def needs_known_tokens(self) -> bool:
+        """Whether the host has to see each token before the next is sampled: its mask or penalties are made of it."""
+        return self.guide is not None or self.params.guide is not None or self.params.has_penalties
 
     @property
     def num_missing_prompt_logprobs(self) -> int:

@@ -34,6 +34,7 @@ class RequestBlocks:
         num_published: leading entries of `path` whose blocks were offered for reuse.
         num_promised: entries of `path` (from num_published) on which the request counts as a writer.
         salt: prefixes are shared only between requests of the same salt.
+        is_distrusted: its KV may hold NaN (see `KVCache.distrust`).
     """
 
     tables: tuple[list[int], ...]
@@ -42,6 +43,7 @@ class RequestBlocks:
     path: list[PrefixNode] = field(default_factory=list)
     num_published: int = 0
     num_promised: int = 0
+    is_distrusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,24 +193,27 @@ class KVCache:
         table[start:first] = [NO_BLOCK] * len(table[start:first])
         blocks.num_dropped[g] = min(first, len(table))
 
-    def release(self, blocks: RequestBlocks, distrust: bool = False) -> None:
-        """Give everything back.
+    def distrust(self, blocks: RequestBlocks) -> None:
+        """Its KV may hold NaN: its blocks leave the prefix tree at once.
 
-        Args:
-            blocks: of a request that ended or was preempted.
-            distrust: its KV may hold NaN: its blocks leave the prefix tree, and those that nobody else holds are
-                zeroed before they are used again (`take_blocks_to_zero`).
+        When they are released, those that nobody else holds are zeroed before they are used again
+        (`take_blocks_to_zero`).
         """
+        blocks.is_distrusted = True
+        for g, table in enumerate(blocks.tables):
+            for block in reversed(table):
+                if block != NO_BLOCK:
+                    self.tree.withdraw(g, block)
+
+    def release(self, blocks: RequestBlocks) -> None:
+        """Give back everything of a request that ended or was preempted, and that no step under way writes to."""
         self._live.remove(blocks)
         for node in _promised(blocks):
             node.num_writers -= 1
         for g, table in enumerate(blocks.tables):
             held = [block for block in reversed(table) if block != NO_BLOCK]
-            if distrust:
-                for block in held:
-                    self.tree.withdraw(g, block)
             blank = self.pools[g].release(held, partial(self.tree.has_block, g))
-            if distrust:
+            if blocks.is_distrusted:
                 self._to_zero[g].extend(blank)
         for node in reversed(blocks.path):
             node.num_users -= 1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
+from headrace.engine.last_sampled import LastSampled
 from headrace.engine.outputs import TokenLogprobs
 from headrace.engine.plan import PlannedRow, RowResult, StepPlan, StepResult
 from headrace.engine.runner.argmax import argmax
@@ -35,6 +37,7 @@ class TorchRunner:
         self._device = model.loaded.device
         self._sampler = Sampler(model.vocab_size, self._device, model.kernels)
         self._masks = MaskWorkers(model.vocab_size)
+        self._last = LastSampled()
         self._threads = TorchThreads(model.loaded.model)
 
     @property
@@ -67,6 +70,17 @@ class TorchRunner:
         self._look_at(plan.rows, unfinished, logits[len(sampled) : len(plan.rows)], results)
         self._prompt_logprobs(plan.rows, targets, logits[len(plan.rows) :], results)
         return StepResult(tuple(results))
+
+    def launch(self, plan: StepPlan) -> Any:
+        """As `execute`, at once; what the plan leaves open is what was sampled by the launch before."""
+        result = self.execute(self._last.known(plan))
+        self._last.note(result)
+        return result
+
+    def collect(self, handle: Any) -> StepResult:
+        """The result was there at once."""
+        assert isinstance(handle, StepResult)
+        return handle
 
     def _sample(
         self,

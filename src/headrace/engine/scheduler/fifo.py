@@ -21,7 +21,7 @@ class Fifo:
 
     def order(self, running: Sequence[Request]) -> Sequence[Request]:
         """Requests with one token to compute first; arrival order within each kind (the sort is stable)."""
-        return sorted(running, key=lambda request: request.num_remaining_tokens > 1)
+        return sorted(running, key=lambda request: request.num_unscheduled_tokens > 1)
 
     def admits(self, cache: CacheView) -> bool:
         """Whether the margin stays free after all that is foreseen; a lone request always may start."""

@@ -13,4 +13,4 @@ class PrefillFirst(Fifo):
 
     def order(self, running: Sequence[Request]) -> Sequence[Request]:
         """Requests with more than one token to compute first; arrival order within each kind."""
-        return sorted(running, key=lambda request: request.num_remaining_tokens <= 1)
+        return sorted(running, key=lambda request: request.num_unscheduled_tokens <= 1)

@@ -4,33 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace.engine.plan import PlannedRow, RowGuide, SamplingRow
+from headrace.engine.plan import PENDING, PlannedRow, RowGuide, SamplingRow
 from headrace.engine.request import Request
 
 
 def planned_row(request: Request, num_tokens: int) -> PlannedRow:
     """The next `num_tokens` tokens of a running request; samples when they are the last known ones."""
     assert request.blocks is not None
-    start = request.num_computed_tokens
+    start = request.num_begun_tokens
     stop = start + num_tokens
+    num_known = len(request.token_ids)
     targets: tuple[int, ...] = ()
     if request.num_missing_prompt_logprobs > 0:
         targets = tuple(request.prompt_token_ids[start + 1 : stop + 1])
     return PlannedRow(
         request.request_id,
-        request.token_ids[start:stop],
+        request.token_ids[start:stop] if start < num_known else (PENDING,),
         start,
         request.blocks.tables,
-        _sampling_row(request) if stop == request.num_tokens else None,
+        _sampling_row(request, stop) if stop == num_known + request.num_pending_tokens else None,
         targets,
         request.params.prompt_logprobs or 0,
     )
 
 
-def _sampling_row(request: Request) -> SamplingRow:
+def _sampling_row(request: Request, position: int) -> SamplingRow:
     params = request.params
     banned: tuple[int, ...] = ()
-    if len(request.output_token_ids) < params.min_tokens:
+    if position - len(request.prompt_token_ids) < params.min_tokens:
         eos = () if params.ignore_eos else tuple(request.eos_token_ids)
         banned = (*eos, *params.stop_token_ids)
     guide = None
@@ -38,7 +39,7 @@ def _sampling_row(request: Request) -> SamplingRow:
         eos = tuple(request.eos_token_ids)
         guide = RowGuide(request.guide, (*(() if params.ignore_eos else eos), *params.stop_token_ids), eos)
     return SamplingRow(
-        params, request.seed, request.num_tokens, request.prompt_token_ids, request.output_token_ids, banned, guide
+        params, request.seed, position, request.prompt_token_ids, request.output_token_ids, banned, guide
     )
 
 

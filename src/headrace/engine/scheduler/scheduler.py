@@ -9,6 +9,9 @@
 Remaining = tokens - computed covers prefill, chunk, decode and resume alike, so there is no phase here (law 3). The
 oldest running request always gets its blocks, by preempting the least important and youngest, so some request always
 goes on (law 5), whatever its priority.
+
+A step can be planned while another is under way (`schedule_ahead`): what that one computes counts as computed, and what
+it samples as a token, PENDING. Nobody is preempted then, so a request that waits is in no step under way.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from headrace.engine.request import Request
 from headrace.engine.scheduler.admission import AdmissionCosts
 from headrace.engine.scheduler.draft import Draft
 from headrace.engine.scheduler.endings import ending_after, terminal_output, waited_too_long
+from headrace.engine.scheduler.flights import Flights
 from headrace.engine.scheduler.limits import SchedulerCounters, SchedulerLimits
 from headrace.engine.scheduler.policy import Policy
 from headrace.engine.scheduler.rows import describe, planned_row
@@ -32,11 +36,15 @@ from headrace.engine.scheduler.waiting import WaitingQueue
 from headrace.errors import HeadraceError, InvalidRequest
 
 
+class _WouldPreempt(Exception):
+    """A step that is planned ahead would take blocks from a request."""
+
+
 class Scheduler:
     """Decides what each step computes, and is the only one to change a request.
 
-    Not thread-safe: called by the engine's thread alone. `schedule` and `update` alternate; `add`, `cancel` and `fail`
-    come between steps.
+    Not thread-safe: called by the engine's thread alone. `schedule` and `update` alternate, or one `schedule_ahead`
+    comes between them; `add` and `end` come at any time.
 
     Args:
         cache: the block tables. policy: order and admission. limits: bounds of a step.
@@ -54,6 +62,7 @@ class Scheduler:
         self._waiting = WaitingQueue()
         self._running: list[Request] = []  # by order
         self._num_arrived = 0
+        self._flights = Flights()
 
     # ---------------------------------------------------------------- requests in and out
 
@@ -110,28 +119,47 @@ class Scheduler:
     # ---------------------------------------------------------------- one step
 
     def schedule(self) -> StepPlan:
-        """Plan the next step; the plan is empty when nothing can run."""
+        """Plan the next step, with nothing under way; the plan is empty when nothing can run."""
+        return self._plan(self._draft())
+
+    def schedule_ahead(self) -> StepPlan | None:
+        """Plan the step after the one that is under way; empty when there is nothing more that can run before it ends.
+
+        None where that one has to be over first: tokens that it samples must be known (guides, penalties), or a
+        request would have to be preempted.
+        """
+        if self._flights.must_end_first():
+            return None
+        try:
+            return self._plan(self._draft())
+        except _WouldPreempt:
+            return None
+
+    def _draft(self) -> Draft:
         draft = Draft(self.limits.max_num_batched_tokens)
         num_preemptions = self.counters.num_preemptions
         for request in self.policy.order(self._running):
             if request.blocks is not None:  # else it was preempted a moment ago, for another
-                num_tokens = self._make_room(request, min(request.num_remaining_tokens, draft.budget), draft)
+                num_tokens = self._make_room(request, min(request.num_unscheduled_tokens, draft.budget), draft)
                 draft.take(request, num_tokens)
         if num_preemptions == self.counters.num_preemptions:
             self._admit(draft)
-        return self._plan(draft)
+        return draft
 
     def _make_room(self, request: Request, num_tokens: int, draft: Draft) -> int:
         """Blocks for `num_tokens` more tokens of a running request; returns for how many it got them."""
         assert request.blocks is not None
-        while num_tokens > 0 and not self.cache.grow(request.blocks, request.num_computed_tokens + num_tokens):
+        num_begun = request.num_begun_tokens
+        while num_tokens > 0 and not self.cache.grow(request.blocks, num_begun + num_tokens):
             if num_tokens > 1:
-                num_tokens = min(num_tokens - 1, self.cache.room(request.blocks) - request.num_computed_tokens)
+                num_tokens = min(num_tokens - 1, self.cache.room(request.blocks) - num_begun)
                 if num_tokens > 0:
                     continue
                 if request is not self._running[0]:
                     return 0  # a prompt waits for blocks; only the oldest request takes them from others
                 num_tokens = 1
+            if self._flights:
+                raise _WouldPreempt  # blocks of requests that ended may come back with what is under way
             victim = self._victim()
             if victim is None:
                 raise RuntimeError(f"{request.request_id}: {request.num_tokens} tokens do not fit the cache alone")
@@ -214,21 +242,32 @@ class Scheduler:
 
     def _plan(self, draft: Draft) -> StepPlan:
         chosen = sorted(draft.num_tokens.items(), key=lambda item: item[1] > 1)
-        for request, num_tokens in chosen:
-            request.num_scheduled_tokens = num_tokens
         rows = tuple(planned_row(request, num_tokens) for request, num_tokens in chosen)
-        self.counters.num_steps += bool(rows)
+        if not rows:
+            return StepPlan(())
+        self.counters.num_steps += 1
         self.counters.num_computed_tokens += self.limits.max_num_batched_tokens - draft.budget
-        return StepPlan(rows, self.cache.take_blocks_to_zero() if rows else ())
+        plan = StepPlan(rows, self.cache.take_blocks_to_zero())
+        self._flights.begin(plan, [request for request, _ in chosen])
+        return plan
+
+    def replan(self, plan: StepPlan) -> StepPlan:
+        """The same step, for itself: when it could not be run ahead, and all before it are over. `update` takes it."""
+        return self._flights.replace(plan)
 
     def update(self, plan: StepPlan, result: StepResult) -> list[EngineOutput]:
-        """Take in what a step computed; returns the outputs of the requests that got a token or ended."""
+        """Take in what a step computed; returns the outputs of the requests that got a token or ended.
+
+        A request that ended while the step was under way gets nothing of it, but what it left may be NaN all the same.
+        """
         outputs = []
-        for row, outcome in zip(plan.rows, result.rows, strict=True):
-            request = self._requests.get(row.request_id)
-            if request is None or request.blocks is None:
+        for row, outcome, request in zip(plan.rows, result.rows, self._flights.end(plan), strict=True):
+            if request.finish_reason is not None:
+                if outcome.error is not None and request.blocks is not None:
+                    self.cache.distrust(request.blocks)
+                self._release(request)
                 continue
-            request.num_scheduled_tokens = 0
+            assert request.blocks is not None
             if outcome.error is not None:
                 outputs.append(self._finish(request, "error", error=outcome.error, distrust=True))
                 continue
@@ -274,14 +313,21 @@ class Scheduler:
     ) -> EngineOutput:
         """Take a request out; the one place that makes terminal outputs (law 1)."""
         if request.blocks is not None:
-            self.cache.release(request.blocks, distrust)
-            request.blocks = None
+            if distrust:
+                self.cache.distrust(request.blocks)
+            self._release(request)
             self._running.remove(request)
         else:
             self._waiting.remove(request)
         del self._requests[request.request_id]
         request.finish_reason = reason
         return terminal_output(request, self._clock(), reason, new_token_ids, new_logprobs, stop_reason, error)
+
+    def _release(self, request: Request) -> None:
+        """Give back what a request holds, unless a step under way still writes to it."""
+        if request.blocks is not None and not request.num_flights:
+            self.cache.release(request.blocks)
+            request.blocks = None
 
     # ---------------------------------------------------------------- looking in
 
