@@ -109,13 +109,17 @@ def choose_tiles(layer: LayerSpec, itemsize: int) -> tuple[Tile, Tile]:
     if tuned is not None:
         return tuned
     token_bytes = (power_of_two(layer.key_dim) + power_of_two(layer.value_dim)) * itemsize
+    stage_bytes = _STAGE_BYTES if itemsize == 2 else _STAGE_BYTES // 2  # float32 products live in registers
     tokens = 128
-    while tokens > 16 and tokens * token_bytes > _STAGE_BYTES:
+    while tokens > 16 and tokens * token_bytes > stage_bytes:
         tokens //= 2
     stages = 3 if tokens * token_bytes <= _STAGE_BYTES else 2
-    fewest = max(16, power_of_two(group))
-    rows = max(fewest, 64 if token_bytes <= 512 else 32)
-    return Tile(fewest, tokens, 4, stages), Tile(rows, min(tokens, 64), 4 if rows <= 64 else 8, stages)
+    fewest = power_of_two(group)
+    rows = max(fewest, 64 if token_bytes <= 512 else 32 if itemsize == 2 else 16)
+    return (
+        Tile(fewest, tokens, 4 if fewest <= 32 else 8, stages),
+        Tile(rows, min(tokens, 64), 4 if rows <= 64 and itemsize == 2 else 8, stages),
+    )
 
 
 def choose_splits(num_programs: int, num_sms: int) -> int:
