@@ -14,6 +14,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from headrace.model.attention.triton_paged import TritonAttention
+from headrace.model.triton_kernels import operations
 from tests.attention.cases import make_case, make_layer
 
 SHARED_BYTES = 227 * 1024
@@ -58,8 +59,24 @@ def attention() -> None:
     make_case(layer, many, 32, dtype=torch.bfloat16).run(TritonAttention(), torch.bfloat16)
 
 
+def small_operations() -> None:
+    for dtype in (torch.bfloat16, torch.float32):
+        x, weight = torch.zeros(3, 8192, dtype=dtype), torch.zeros(8192, dtype=dtype)
+        operations.norm(x, weight, None, 1e-6, False, 0.0)
+        operations.add_norm(x, x, weight, weight, 1e-6, True, 1.0)
+        for activation in range(5):
+            operations.activate(x, activation, activation < 3)
+        qkv, angles, norm = torch.zeros(3, 8 * 96, dtype=dtype), torch.zeros(3, 64, dtype=dtype), x[0, :96]
+        keys, slots = torch.zeros(2, 2, 16, 96, dtype=dtype), torch.zeros(3, dtype=torch.int64)
+        for interleaved in (False, True):
+            operations.rotate_and_write(
+                qkv, norm, norm, angles, angles, slots, keys, keys, 64, interleaved, 1, 1e-6, 0.0
+            )
+
+
 if __name__ == "__main__":
     kernels = compile_instead_of_launching()
+    small_operations()
     attention()
     for name, kernel in kernels.items():
         shared, options = kernel.metadata.shared, kernel.metadata
