@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from headrace.errors import ConfigError
 
+MOST_PROCESSES = 64
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayConfig:
@@ -16,6 +18,7 @@ class GatewayConfig:
         replica_file: file that lists replicas (TOML, YAML or an address a line), read again when it changes.
         replica_api_key: key that the gateway itself shows to replicas when it asks how they are; clients' own keys are
             passed on.
+        processes: that share the port and the work; each uses one core at most.
         policy: who takes a request: "prefix", "least_tokens", "least_connections", "round_robin",
             "weighted_round_robin", "power_of_two", "consistent_hash", "ip_hash" or "random".
         failure_threshold: failures in a row after which a replica gets no requests for recovery_s.
@@ -31,6 +34,7 @@ class GatewayConfig:
     replicas: tuple[str, ...] = ()
     replica_file: str | None = None
     replica_api_key: str | None = field(default=None, metadata={"secret": True}, repr=False)
+    processes: int = 1
     policy: str = "prefix"
     failure_threshold: int = 3
     recovery_s: float = 30.0
@@ -46,6 +50,8 @@ class GatewayConfig:
         for name in ("failure_threshold", "max_attempts", "index_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
+        if not 1 <= self.processes <= MOST_PROCESSES:
+            raise ConfigError(f"processes={self.processes} must be 1 to {MOST_PROCESSES}")
         for name in ("recovery_s", "probe_interval_s", "probe_timeout_s", "lease_s"):
             value = getattr(self, name)
             if not 0 < value < float("inf"):

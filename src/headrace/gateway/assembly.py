@@ -28,6 +28,7 @@ from headrace.gateway.memory import Memory
 from headrace.gateway.pages import Guard, Pages
 from headrace.gateway.policies import get_policy
 from headrace.gateway.prefix_index import PrefixIndex
+from headrace.gateway.processes.shared_index import SharedIndex
 from headrace.gateway.replica import Endpoint, Replica
 from headrace.gateway.route import ProxySettings, Router
 
@@ -68,13 +69,20 @@ class Assembly:
 
 
 def assemble(
-    config: GatewayConfig, guard: Guard, limits: ClientLimits, own_sources: Mapping[str, Source] | None = None
+    config: GatewayConfig,
+    guard: Guard,
+    limits: ClientLimits,
+    own_sources: Mapping[str, Source] | None = None,
+    page_kind: type[Pages] = Pages,
+    is_worker: bool = False,
 ) -> Assembly:
     """Put a gateway together; nothing runs yet.
 
     Args:
         config: of the gateway. guard: who may ask. limits: of clients' connections.
         own_sources: of replicas, besides those that the settings name; they go before them.
+        page_kind: what answers for the gateway itself.
+        is_worker: it has a parent, which tells it of the replicas and keeps what is known of their caches.
 
     Raises:
         ConfigError: a replica's address or the policy's name cannot be.
@@ -85,9 +93,10 @@ def assemble(
     if config.replica_file is not None:
         sources["file"] = FileSource(Path(config.replica_file))
     sources |= {"added": added, "registered": registered}
-    router, journal = _router(config)
+    capacity = max(config.index_tokens // BLOCK_TOKENS, 2)
+    router, journal = _router(config, SharedIndex(capacity) if is_worker else PrefixIndex(capacity))
     gateway = Gateway(router, limits)
-    pages = Pages(router, journal, added, registered, guard, __version__, lambda: gateway.is_draining)
+    pages = page_kind(router, journal, added, registered, guard, __version__, lambda: gateway.is_draining)
     gateway.pages = pages
     settings = ProbeSettings(
         interval_s=config.probe_interval_s, timeout_s=config.probe_timeout_s, api_key=config.replica_api_key
@@ -98,14 +107,13 @@ def assemble(
             journal.went_down(replica.name)
 
     prober = Prober(gateway, settings, changed)
-    memory = Memory(Path(config.index_file)) if config.index_file is not None else None
-    hub = DiscoveryHub(sources, lambda endpoints: assembly.fleet_changed(endpoints))
+    memory = Memory(Path(config.index_file), not is_worker) if config.index_file is not None else None
+    hub = DiscoveryHub({} if is_worker else sources, lambda endpoints: assembly.fleet_changed(endpoints))
     assembly = Assembly(gateway, hub, prober, journal, pages, memory)
     return assembly
 
 
-def _router(config: GatewayConfig) -> tuple[Router, Journal]:
-    index = PrefixIndex(default_capacity=max(config.index_tokens // BLOCK_TOKENS, 2))
+def _router(config: GatewayConfig, index: PrefixIndex) -> tuple[Router, Journal]:
     breaker = BreakerSettings(failure_threshold=config.failure_threshold, recovery_s=config.recovery_s)
     fleet = Fleet(index, breaker)
     journal = Journal(fleet, index, time.monotonic)

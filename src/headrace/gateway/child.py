@@ -7,7 +7,7 @@ import contextlib
 import re
 import signal
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 _SERVING = re.compile(r"headrace: serving .* at (https?://\S+)")
 _ERROR = "headrace: error: "
@@ -34,8 +34,14 @@ class Child:
         self._reading = loop.create_task(self._read(), name=f"headrace-lines-{process.pid}")
 
     @classmethod
-    async def start(cls, command: Sequence[str], environment: Mapping[str, str], tell: Callable[[str], None]) -> Child:
-        """Start a process. `tell` is given each of its lines. Raises OSError."""
+    async def start(
+        cls,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        tell: Callable[[str], None],
+        pass_fds: Collection[int] = (),
+    ) -> Child:
+        """Start a process. `tell` is given each of its lines, `pass_fds` are open in it too. Raises OSError."""
         process = await asyncio.create_subprocess_exec(
             *command,
             env=dict(environment),
@@ -43,6 +49,7 @@ class Child:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             limit=_MAX_LINE_BYTES,
+            pass_fds=tuple(pass_fds),
             start_new_session=True,  # Ctrl-C is the gateway's to answer: it ends them when their requests are done
         )
         return cls(process, tell)

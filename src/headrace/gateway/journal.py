@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from headrace.gateway.fleet import Fleet
 from headrace.gateway.prefix_index import PrefixIndex
 from headrace.gateway.route import Decision
+from headrace.gateway.tally import Tally
 from headrace.observability.histogram import Histogram
 
 NUM_DECISIONS = 1_000
@@ -71,6 +72,30 @@ class Journal(Collector):
     def went_down(self, replica: str) -> None:
         """A health check took a replica out."""
         self._downs[replica] += 1
+
+    # ---------------------------------------------------------------- several processes
+
+    def tally(self) -> Tally:
+        """What was counted here, but for the health checks' word: every process has its own of the same replica."""
+        return Tally(
+            dict(self._kinds),
+            dict(self._attempts),
+            dict(self._requests),
+            self._tokens,
+            (self._routed_tokens, self._routed_cached_tokens),
+            (list(self._took.counts), self._took.total),
+            (list(self._own.counts), self._own.total),
+        )
+
+    def take(self, total: Tally) -> None:
+        """Have this instead of what was counted here: the sum over all processes."""
+        self._kinds = Counter({**dict.fromkeys(self._kinds, 0), **total.kinds})
+        self._attempts, self._requests = Counter(total.attempts), Counter(total.requests)
+        self._tokens = total.tokens
+        self._routed_tokens, self._routed_cached_tokens = total.routed_tokens
+        for histogram, (counts, seconds) in ((self._took, total.took), (self._own, total.own)):
+            if counts:
+                histogram.counts, histogram.total = counts, seconds
 
     @property
     def counts(self) -> dict[str, int]:

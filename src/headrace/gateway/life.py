@@ -41,8 +41,8 @@ class Front(NamedTuple):
     drain_timeout_s: float = 30.0
 
 
-class OwnReplicas(Protocol):
-    """Replicas that live with the gateway."""
+class Kept(Protocol):
+    """What lives with the gateway: replicas, or processes of it."""
 
     async def start(self) -> int | None:
         """Start them; None once they are ready, an exit code when none can be."""
@@ -66,17 +66,23 @@ class GatewayLife:
 
     Args:
         assembly: the gateway. front: where it listens. announce: told once that requests are taken.
-        own: replicas that live with it.
+        own: replicas that live with it. processes: that take the requests in its place.
     """
 
     def __init__(
-        self, assembly: Assembly, front: Front, announce: Callable[[], None], own: OwnReplicas | None = None
+        self,
+        assembly: Assembly,
+        front: Front,
+        announce: Callable[[], None],
+        own: Kept | None = None,
+        processes: Kept | None = None,
     ) -> None:
         """Nothing runs yet."""
         self._assembly = assembly
         self._front = front
         self._announce = announce
         self._own = own
+        self._processes = processes
         self._ending: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._draining: asyncio.Task[None] | None = None
 
@@ -102,8 +108,15 @@ class GatewayLife:
                 self._end(code)
                 return
             await self._seen()
-            background.append(asyncio.create_task(self._keep_own_alive(self._own), name="headrace-replicas"))
-        await self._assembly.gateway.listen([self._front.listener], self._front.tls)
+            background.append(asyncio.create_task(self._keep_alive(self._own), name="headrace-replicas"))
+        if self._processes is not None:
+            code = await self._processes.start()
+            if code is not None:
+                self._end(code)
+                return
+            background.append(asyncio.create_task(self._keep_alive(self._processes), name="headrace-processes"))
+        else:
+            await self._assembly.gateway.listen([self._front.listener], self._front.tls)
         background.append(asyncio.create_task(self._keep_memory(), name="headrace-memory"))
         self._announce()
 
@@ -115,8 +128,8 @@ class GatewayLife:
                 while not len(fleet) or not all(replica.models for replica in fleet):
                     await asyncio.sleep(_POLL_S)
 
-    async def _keep_own_alive(self, own: OwnReplicas) -> None:
-        self._end(await own.run())
+    async def _keep_alive(self, kept: Kept) -> None:
+        self._end(await kept.run())
 
     async def _keep_memory(self) -> None:
         index, kept = self._assembly.gateway.router.index, 0
@@ -149,7 +162,9 @@ class GatewayLife:
 
     async def _drained(self) -> None:
         gateway = self._assembly.gateway
-        if not await gateway.drain(self._front.drain_timeout_s):
+        if self._processes is not None:
+            await self._processes.stop(self._front.drain_timeout_s)
+        elif not await gateway.drain(self._front.drain_timeout_s):
             _log.warning(
                 "%d requests have not ended after %g s, and are cut", len(gateway.live), self._front.drain_timeout_s
             )
@@ -165,11 +180,16 @@ class GatewayLife:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        is_cut = self._ending.done() and self._ending.result() == CUT_SHORT
+        if self._processes is not None:
+            await self._ended(self._processes, is_cut)
         self._assembly.keep_memory()
         await self._assembly.stop()
         if self._own is not None:
-            is_cut = self._ending.done() and self._ending.result() == CUT_SHORT
-            if is_cut:
-                self._own.kill()
-            await self._own.stop(self._front.drain_timeout_s)
+            await self._ended(self._own, is_cut)
         self._front.listener.close()
+
+    async def _ended(self, kept: Kept, is_cut: bool) -> None:
+        if is_cut:
+            kept.kill()
+        await kept.stop(self._front.drain_timeout_s)

@@ -76,12 +76,13 @@ class Memory:
     """Gives replicas that come what was known of them, once.
 
     Args:
-        path: of the file.
+        path: of the file. is_kept: whether what is known is written to it too.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, is_kept: bool = True) -> None:
         """Read what there is."""
         self._path = path
+        self._is_kept = is_kept
         self._known = load(path)
 
     def recall(self, fleet: Fleet, index: PrefixIndex) -> None:
@@ -93,6 +94,8 @@ class Memory:
 
     def keep(self, fleet: Fleet, index: PrefixIndex) -> None:
         """Write what is known now; a disk that is full is said and changes nothing else."""
+        if not self._is_kept:
+            return
         try:
             save(self._path, fleet, index, dict(islice(self._known.items(), _MOST_ABSENT)))
         except OSError as error:

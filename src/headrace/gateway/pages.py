@@ -167,10 +167,11 @@ class Pages:
 
     async def _fleet(self, request: Request, name: str) -> OwnAnswer:
         now_s = self._router.clock()
-        replicas = [self._described(replica, now_s) for replica in sorted(self._router.fleet, key=_name)]
+        replicas = [self.described(replica, now_s) for replica in sorted(self._router.fleet, key=_name)]
         return _json({"replicas": replicas, "counts": self._journal.counts, "index_entries": len(self._router.index)})
 
-    def _described(self, replica: Replica, now_s: float) -> dict[str, Any]:
+    def described(self, replica: Replica, now_s: float) -> dict[str, Any]:
+        """A replica as administrators see it."""
         load = replica.load
         return {
             "name": replica.name,
@@ -232,12 +233,21 @@ class Pages:
         return _json(chosen[1]._asdict())
 
     async def _decisions(self, request: Request, name: str) -> OwnAnswer:
+        return await self.decided(request)
+
+    async def decided(self, request: Request) -> OwnAnswer:
+        """The newest decisions, the newest first. Raises InvalidField."""
+        newest = list(self._journal.decisions)[::-1][: self.decision_limit(request)]
+        return _json({"decisions": [decision._asdict() for decision in newest]})
+
+    @staticmethod
+    def decision_limit(request: Request) -> int:
+        """How many are wanted. Raises InvalidField."""
         query = parse_qs(request.target.partition(b"?")[2].decode("latin-1"))
         text = query.get("limit", ["100"])[0]
         if not text.isdecimal() or len(text) > 6:
             raise InvalidField("limit", text, "a whole number")
-        newest = [decision._asdict() for decision in reversed(self._journal.decisions)]
-        return _json({"decisions": newest[: int(text)]})
+        return int(text)
 
     async def _rolling_restart(self, request: Request, name: str) -> OwnAnswer:
         return _json({"restarted": await self._supervised().rolling_restart()})

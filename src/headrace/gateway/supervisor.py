@@ -65,18 +65,27 @@ class Supervisor:
 
     Args:
         start_child: starts one. count: how many there are to be.
-        policy: how one that ended is started again.
+        policy: how one that ended is started again. kind: what their names begin with.
         drain_timeout_s: what a replica has under way gets this long when it is restarted or taken away.
 
     Attributes:
         fleet: that the gateway chooses from; to be set before replicas are restarted or taken away.
+        settle: awaited until a change of the fleet is known wherever it is chosen from, and the fleet counts what is
+            under way since.
     """
 
     def __init__(
-        self, start_child: StartChild, count: int, drain_timeout_s: float, policy: RestartPolicy | None = None
+        self,
+        start_child: StartChild,
+        count: int,
+        drain_timeout_s: float,
+        policy: RestartPolicy | None = None,
+        kind: str = "replica",
     ) -> None:
         """Nothing runs yet."""
         self.fleet: Fleet | None = None
+        self.settle: Callable[[], Awaitable[None]] = _settled
+        self._kind = kind
         self._start_child = start_child
         self._count = count
         self._drain_timeout_s = drain_timeout_s
@@ -92,7 +101,7 @@ class Supervisor:
 
     async def start(self) -> int | None:
         """Start all; None once each is ready or given up, an exit code when none can be."""
-        places = [self._begin(f"replica-{next(self._numbers)}") for _ in range(self._count)]
+        places = [self._begin(self._new_name()) for _ in range(self._count)]
         settled = asyncio.gather(*(place.settled for place in places))
         await asyncio.wait((settled, self._end), return_when=asyncio.FIRST_COMPLETED)
         return self._end.result() if self._end.done() else None
@@ -145,7 +154,7 @@ class Supervisor:
     async def scale(self, count: int) -> int:
         """Run so many; returns when they are ready, or drained and gone. Raises ReplicaFailed."""
         async with self._lock:
-            new = [self._begin(f"replica-{next(self._numbers)}") for _ in range(count - len(self._places))]
+            new = [self._begin(self._new_name()) for _ in range(count - len(self._places))]
             for place in new:
                 await self._joined(place)
             for place in self._places[count:][::-1]:
@@ -172,12 +181,16 @@ class Supervisor:
         if replica is None:
             return
         replica.draining = True
+        await self.settle()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._drain_timeout_s):
                 while replica.num_in_flight:
                     await asyncio.sleep(_POLL_S)
 
     # ---------------------------------------------------------------- one replica
+
+    def _new_name(self) -> str:
+        return f"{self._kind}-{next(self._numbers)}"
 
     def _begin(self, name: str) -> _Place:
         """Have a replica run, in the place of an earlier one of that name."""
@@ -264,6 +277,10 @@ class Supervisor:
         others = [other for other in self._places if other is not place and not _is_over(other)]
         if (is_hopeless or not others) and not self._lock.locked() and not self._end.done():
             self._end.set_result(code if is_hopeless else GIVEN_UP)
+
+
+async def _settled() -> None:
+    """Where there is one process, it knows."""
 
 
 def _is_over(place: _Place) -> bool:

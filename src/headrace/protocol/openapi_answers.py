@@ -122,6 +122,7 @@ ANSWERS: dict[str, Schema] = {
         num_waiting=_COUNT,
         num_running_tokens=_COUNT,
         num_waiting_tokens=_COUNT,
+        num_cache_tokens=_null_or(_COUNT),
         kv_cache_usage_ratio=_NUMBER,
     ),
     "admin_integrity_answer": _object(ok=_FLAG),

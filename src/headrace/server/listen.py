@@ -22,6 +22,14 @@ def bind(config: ServerConfig) -> socket.socket:
     return _bind_unix(config.uds) if config.uds is not None else _bind_tcp(config.host, config.port)
 
 
+def bind_shared(config: ServerConfig, port: int) -> socket.socket:
+    """One of several sockets that have a TCP port in common; the system divides the clients among those that listen.
+
+    It does not listen yet: until it does, it only keeps the port. Raises AddressNotAvailable.
+    """
+    return _bind_tcp(config.host, port, is_shared=True)
+
+
 def url(config: ServerConfig, listener: socket.socket) -> str:
     """What a client connects to."""
     scheme = "https" if config.tls_certificate else "http"
@@ -32,7 +40,7 @@ def url(config: ServerConfig, listener: socket.socket) -> str:
     return f"{scheme}://{f'[{shown}]' if ':' in shown else shown}:{port}"
 
 
-def _bind_tcp(host: str, port: int) -> socket.socket:
+def _bind_tcp(host: str, port: int, is_shared: bool = False) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -43,8 +51,11 @@ def _bind_tcp(host: str, port: int) -> socket.socket:
     try:
         # Else a port stays taken for a minute after a server with open connections has ended.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
-        listener.listen(BACKLOG)  # now, because two sockets that only bind may share a port
+        if not is_shared:
+            listener.listen(BACKLOG)  # now, because two sockets that only bind may share a port
         listener.setblocking(False)
     except OSError as error:
         listener.close()
