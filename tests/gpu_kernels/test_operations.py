@@ -13,6 +13,7 @@ from headrace.model.surgery.activations import FUNCTIONS
 from headrace.model.surgery.norm import Norm
 from headrace.model.surgery.rotation import Rope
 from headrace.model.triton_kernels import operations
+from headrace.model.triton_kernels.operations import OPERATORS
 
 LIMITS = {torch.float32: 4e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 DTYPES = st.sampled_from(list(LIMITS))
@@ -46,11 +47,11 @@ def test_norms(device, m, n, dtype, centered, held, offset):
     options = (weight, bias, EPS, centered, norm.offset)
     if held[2]:
         residual = random(m, n, dtype=dtype, device=device, seed=3)
-        sums, got = torch.ops.headrace.add_norm(x, residual, *options)
+        sums, got = OPERATORS.add_norm(x, residual, *options)
         torch.testing.assert_close(sums, x + residual)
         assert_near(got, norm.reference(sums))
     else:
-        assert_near(torch.ops.headrace.norm(x, *options), norm.reference(x))
+        assert_near(OPERATORS.norm(x, *options), norm.reference(x))
 
 
 @FEW
@@ -65,15 +66,13 @@ def test_activations(device, m, n, dtype, gated, activation):
     x = random(m, 2 * n if gated else n, dtype=dtype, device=device) * 4
     gate = FUNCTIONS[activation](x[:, :n].double())
     expected = gate * x[:, n:].double() if gated else gate
-    got = torch.ops.headrace.activate(x, int(activation), gated)
+    got = OPERATORS.activate(x, int(activation), gated)
     torch.testing.assert_close(got.double(), expected, rtol=2 * LIMITS[dtype], atol=2 * LIMITS[dtype])
 
 
 def test_an_activation_wider_than_a_block(device):
     x = random(2, 2 * 2500, dtype=torch.float32, device=device)
-    assert_near(
-        torch.ops.headrace.activate(x, Activation.SILU, True), FUNCTIONS[Activation.SILU](x[:, :2500]) * x[:, 2500:]
-    )
+    assert_near(OPERATORS.activate(x, Activation.SILU, True), FUNCTIONS[Activation.SILU](x[:, :2500]) * x[:, 2500:])
 
 
 @st.composite
@@ -127,9 +126,7 @@ def test_rotation_and_write(device, how):
         normed = heads.double() if weight is None else Norm(dim, EPS, False, 1.0, weight, None).reference(heads)
         expected.append(normed if rope.rotary_dim == 0 else rope.reference(normed, case["cos"], case["sin"]))
 
-    got = torch.ops.headrace.rotate_and_write(
-        *case.values(), rope.rotary_dim, rope.interleaved, rope.angle_step, EPS, 1.0
-    )
+    got = OPERATORS.rotate_and_write(*case.values(), rope.rotary_dim, rope.interleaved, rope.angle_step, EPS, 1.0)
     assert_near(got, expected[0])
     tokens, slots = [0, 1, 3, 4], [5, 0, 9, 2]
     by_slot = [case[name].transpose(1, 2).flatten(0, 1) for name in ("keys", "values")]
@@ -144,11 +141,11 @@ def test_compilers_can_look_through_them(device):
     case = rotation_case(device, **how, dtype=torch.float32)
     x, weight = (random(*shape, dtype=torch.float32, device=device) for shape in ((3, 40), (40,)))
     for operator, arguments in (
-        (torch.ops.headrace.norm, (x, weight, None, EPS, False, 0.0)),
-        (torch.ops.headrace.add_norm, (x, x + 1, weight, weight, EPS, True, 0.0)),
-        (torch.ops.headrace.activate, (x, 1, True)),
-        (torch.ops.headrace.activate, (x, 4, False)),
-        (torch.ops.headrace.rotate_and_write, (*case.values(), 16, False, 1, EPS, 0.0)),
+        (OPERATORS.norm, (x, weight, None, EPS, False, 0.0)),
+        (OPERATORS.add_norm, (x, x + 1, weight, weight, EPS, True, 0.0)),
+        (OPERATORS.activate, (x, 1, True)),
+        (OPERATORS.activate, (x, 4, False)),
+        (OPERATORS.rotate_and_write, (*case.values(), 16, False, 1, EPS, 0.0)),
     ):
         torch.library.opcheck(operator.default, arguments, test_utils=("test_schema", "test_faketensor"))
     assert operations.norm(x, None, None, EPS, False, 0.0).shape == x.shape

@@ -71,6 +71,17 @@ class CpuAttention:
     ) -> torch.Tensor:
         """Write key [T, K, D] and value [T, K, E] to the cache, attend with query [T, H, D]; return [T, H, E]."""
         cache.write(self.kernels, key, value, batch.slot_mapping)
+        return self.attend(query, None if sinks is None else sinks.detach().float().contiguous(), layer, cache, batch)
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        sinks: torch.Tensor | None,
+        layer: LayerSpec,
+        cache: PagedCache,
+        batch: AttentionBatch,
+    ) -> torch.Tensor:
+        """The same where keys and values are in the cache already; sinks float32 [H]."""
         return attend(
             self.kernels,
             cache,
@@ -80,5 +91,5 @@ class CpuAttention:
             window=layer.window,
             chunk=layer.chunk,
             softcap=layer.softcap,
-            sinks=None if sinks is None else sinks.detach().float().contiguous(),
+            sinks=sinks,
         )

@@ -1,4 +1,4 @@
-"""Rewrites a loaded transformers model so that its modules run on headrace's CPU kernels, and takes the rewrite back.
+"""Rewrites a loaded transformers model so that its modules run on headrace's kernels, and takes the rewrite back.
 
 A module is recognised by what it computes, not by its name: a candidate formula is compared with the module's own
 forward on random input. What holds is installed as the module's `forward`; what does not stays the model's own code.

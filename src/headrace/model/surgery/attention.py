@@ -9,18 +9,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from headrace.model.attention.cpu import CpuAttention
 from headrace.model.attention.interface import LayerSpec
-from headrace.model.kernels import rows
-from headrace.model.kernels.paged import Context, Rotation, attend, rotate_and_write
+from headrace.model.kernels.paged import Rotation
 from headrace.model.paged_model import PagedModel
 from headrace.model.surgery.arguments import Angles, Place, far_away, find_angles, find_hidden, is_closed
 from headrace.model.surgery.head_norms import HeadNorms, find_norms
+from headrace.model.surgery.kit import AttendingApart
 from headrace.model.surgery.lease import Lease, Part
 from headrace.model.surgery.linear import rows_of
 from headrace.model.surgery.numerics import FAR, difference, random_like, same, tolerance
@@ -116,7 +115,7 @@ class AttentionForward:
 
     def __init__(self, lease: Lease, attention: Attention, paged: PagedModel) -> None:
         """Pack its weights."""
-        self._kernels = lease.kernels
+        self._kit = lease.kit
         self._context = paged.context
         self.attention = attention
         self._qkv = lease.pack(attention.parts)
@@ -126,7 +125,7 @@ class AttentionForward:
             rope.rotary_dim, rope.interleaved, rope.angle_step,
             norms.query_weight, norms.key_weight, norms.eps, norms.offset,
         )  # fmt: skip
-        nothing = torch.zeros(1, 1, dtype=paged.loaded.dtype)
+        nothing = torch.zeros(1, 1, dtype=paged.loaded.dtype, device=paged.loaded.device)
         self._no_angles = (nothing, nothing)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -153,12 +152,9 @@ class AttentionForward:
         cos, sin = self._no_angles if angles is None else angles
         if cos.dtype != qkv.dtype:  # the kernel takes both in one dtype
             cos, sin = cos.to(qkv.dtype), sin.to(qkv.dtype)
-        query = rotate_and_write(self._kernels, cache, self._rotation, qkv, cos, sin, batch.slot_mapping)
-        where: Context = batch.prepared[CpuAttention.name]
-        out = attend(
-            self._kernels, cache, query, where, scale=layer.scale, window=layer.window, chunk=layer.chunk,
-            softcap=layer.softcap, sinks=self.attention.sinks,
-        )  # fmt: skip
+        query = self._kit.rotate_and_write(cache, self._rotation, qkv, cos, sin, batch.slot_mapping)
+        implementation = cast(AttendingApart, self._context.implementation)  # surgery made sure of it
+        out = implementation.attend(query, self.attention.sinks, layer, cache, batch)
         return self._out(out.view(len(out), -1), residual=residual)
 
     def _norm_whole(self, qkv: torch.Tensor) -> None:
@@ -166,8 +162,5 @@ class AttentionForward:
         start = 0
         for norm in self.attention.norms.whole:
             part = qkv[:, start : start + norm.n]
-            rows.norm(
-                self._kernels, part, norm.weight, norm.eps,
-                bias=norm.bias, centered=norm.centered, offset=norm.offset, out=part,
-            )  # fmt: skip
+            self._kit.norm(part, norm, out=part)
             start += norm.n

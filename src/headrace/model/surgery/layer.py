@@ -115,6 +115,7 @@ class LayerForward:
         self._layer = layer
         self._feed_forward: Any = layer.feed_forward
         self._is_mlp = isinstance(layer.feed_forward, MlpForward)
+        self._sums_with_norms = lease.kit.sums_with_norms
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Hidden states and angles are where the layer itself has them."""
@@ -128,9 +129,13 @@ class LayerForward:
             return layer.attention.rows(rows, angles, residual)
 
         first = x if n1 is None else n1(x)
-        h = self._add(x, first, attend, n2)
-        entry = x if layer.side_by_side else h
-        second = first if n3 is n1 and layer.side_by_side else entry if n3 is None else n3(entry)
+        in_order = n3 is not None and n2 is None and not layer.side_by_side and layer.scale == 1.0
+        if in_order and n3 is not None and self._sums_with_norms:
+            h, second = n3.after_sum(attend(first, None), x)
+        else:
+            h = self._add(x, first, attend, n2)
+            entry = x if layer.side_by_side else h
+            second = first if n3 is n1 and layer.side_by_side else entry if n3 is None else n3(entry)
         y = self._add(h, second, self._feed, n4).view(hidden.shape)
         return y if layer.rest is None else (y, *layer.rest)
 
@@ -150,7 +155,8 @@ class LayerForward:
 
     def _feed(self, rows: torch.Tensor, residual: torch.Tensor | None) -> torch.Tensor:
         if self._is_mlp:
-            mixed: torch.Tensor = self._feed_forward.rows(rows, residual)
+            out = residual if self._sums_with_norms else None  # the residual is ours, and this was its last use
+            mixed: torch.Tensor = self._feed_forward.rows(rows, residual, out)
             return mixed
         y: torch.Tensor = self._feed_forward(rows[None])[0]
         return y if residual is None else residual + y

@@ -19,6 +19,7 @@ from torch import nn
 from headrace.model.kernels.library import Kernels
 from headrace.model.kernels.linear import PackedLinear
 from headrace.model.kernels.pages import Reserve, zeroed_pages
+from headrace.model.surgery.kit import CpuKit, Kit
 
 View = Callable[[torch.Tensor], torch.Tensor]
 
@@ -68,36 +69,48 @@ class Terms:
     """On which terms weights are packed.
 
     Attributes:
-        kernels: pack and multiply. dtype: of packed weights, the model's or int8.
+        kernels: pack and multiply; None where no CPU kernel does. dtype: of packed weights, the model's or int8.
         kept: ids of parameters that keep their values too, because others read them.
         reserve: where the memory for panels comes from first, if there is one.
     """
 
     def __init__(
-        self, kernels: Kernels, dtype: torch.dtype, kept: frozenset[int], reserve: Reserve | None = None
+        self, kernels: Kernels | None, dtype: torch.dtype, kept: frozenset[int], reserve: Reserve | None = None
     ) -> None:
         """For one engine."""
         self.kernels = kernels
+        if kernels is not None:
+            self.kit: Kit = CpuKit(kernels)
         self.dtype = dtype
         self.kept = kept
         self.reserve = reserve
+
+    def lease(self) -> Lease:
+        """For one module."""
+        return Lease(self)
 
 
 class Lease:
     """The weights of one replaced module.
 
     Attributes:
-        kernels: what packs them. num_bytes: memory of the packed matrices.
+        kit: what the module is to run on. num_bytes: memory of the packed matrices.
     """
 
     def __init__(self, terms: Terms) -> None:
         """Of nothing yet."""
-        self.kernels = terms.kernels
+        self.kit = terms.kit
         self._terms = terms
         self._packed: list[_Packed] = []
         self._lent: dict[nn.Parameter, torch.Size] = {}
         self._shared: set[nn.Parameter] = set()
         self.num_bytes = 0
+
+    @property
+    def kernels(self) -> Kernels:
+        """The CPU kernels, for modules that run on no others."""
+        assert self._terms.kernels is not None
+        return self._terms.kernels
 
     def pack(self, parts: Sequence[Part], *, gated: bool = False, exact: bool = False) -> PackedLinear:
         """One matrix with the rows of all parts, in order; `exact` in the model's dtype, whatever is asked for.

@@ -105,6 +105,8 @@ class MlpForward:
         """Two products."""
         return self.rows(rows_of(x)).view(*x.shape[:-1], -1)
 
-    def rows(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
-        """The same for [M, K], plus residual."""
-        return self._down(self._inner(x, activation=self._activation), residual=residual)
+    def rows(
+        self, x: torch.Tensor, residual: torch.Tensor | None = None, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The same for [M, K], plus residual; out may be residual."""
+        return self._down(self._inner(x, activation=self._activation), residual=residual, out=out)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from headrace.model.kernels import rows
 from headrace.model.surgery.lease import Lease
 from headrace.model.surgery.linear import rows_of
 from headrace.model.surgery.numerics import difference, random_like, tolerance
@@ -77,14 +76,13 @@ class NormForward:
 
     def __init__(self, lease: Lease, norm: Norm) -> None:
         """Nothing is packed."""
-        self._kernels = lease.kernels
+        self._kit = lease.kit
         self._norm = norm
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Normalize."""
-        norm = self._norm
-        out = rows.norm(
-            self._kernels, rows_of(x), norm.weight, norm.eps,
-            bias=norm.bias, centered=norm.centered, offset=norm.offset,
-        )  # fmt: skip
-        return out.view(x.shape)
+        return self._kit.norm(rows_of(x), self._norm).view(x.shape)
+
+    def after_sum(self, x: torch.Tensor, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sum of rows [M, n] and its norm."""
+        return self._kit.add_norm(x, residual, self._norm)

@@ -6,9 +6,9 @@ import math
 
 import torch
 
-_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.int8: 0.12}
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2, torch.int8: 0.12}
 """Largest ‖difference‖ / ‖expected‖ of a row of one replaced module. A wrong formula is off by some tenths at least;
-bfloat16 rounds in other places (2⁻⁸ each), int8 quantizes weights and activations."""
+bfloat16 rounds in other places (2⁻⁸ each; float16 2⁻¹¹), int8 quantizes weights and activations."""
 
 FAR = 32.0
 """Factor on hidden states that drives products beyond every clamp in use."""
@@ -34,7 +34,7 @@ def difference(got: torch.Tensor, expected: torch.Tensor, share: float = 1.0) ->
 def random_like(x: torch.Tensor) -> torch.Tensor:
     """Normal numbers, always the same for one shape."""
     generator = torch.Generator().manual_seed(x.shape[-1])
-    return torch.randn(x.shape, generator=generator).to(x.dtype)
+    return torch.randn(x.shape, generator=generator).to(x.device, x.dtype)
 
 
 def near_and_far(x: torch.Tensor) -> torch.Tensor:

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from headrace.model.attention.cpu import CpuAttention
 from headrace.model.kernels.library import Kernels
 from headrace.model.paged_model import PagedModel
 from headrace.model.surgery.arguments import far_away
 from headrace.model.surgery.attention import AttentionForward, holds_far_out, read_attention
 from headrace.model.surgery.experts import ExpertsForward, read_experts
+from headrace.model.surgery.kit import Kit
 from headrace.model.surgery.layer import LayerForward, read_layer
 from headrace.model.surgery.lease import Part, Terms, is_lent
 from headrace.model.surgery.linear import LinearForward, random_if_float, read_linear
@@ -25,17 +25,13 @@ from headrace.model.surgery.operation import Operation, holders_of_shared
 from headrace.model.surgery.own_code import OwnProductForward, TiedEmbeddingForward, own_product
 from headrace.model.surgery.watch import Stage, Watched
 
-DTYPES = (torch.float32, torch.bfloat16)
-"""Models of these run on the kernels."""
-
-
 _ROUTED_ALIKE = 0.75
 """Share of a sample's tokens that a layer must compute alike: in bfloat16 a router of experts may send one elsewhere,
 because the sum before it is rounded once less. A wrong sum is wrong for all."""
 
 
 def operate(paged: PagedModel, kernels: Kernels, *, quantization: str | None = None) -> Operation:
-    """Replace what can be replaced; `paged.close` takes it back, and so does `undo`.
+    """Replace what can be replaced by the CPU kernels; `paged.close` takes it back, and so does `undo`.
 
     Args:
         paged: wired, without a cache. kernels: what the model is to run on.
@@ -46,16 +42,24 @@ def operate(paged: PagedModel, kernels: Kernels, *, quantization: str | None = N
     kept = frozenset(map(id, holders_of_shared(loaded.model.modules())))
     if quantization == "int8" and not loaded.owned:
         kept = frozenset(map(id, loaded.model.parameters()))
-    operation = Operation(Terms(kernels, torch.int8 if quantization == "int8" else loaded.dtype, kept, loaded.reserve))
+    terms = Terms(kernels, torch.int8 if quantization == "int8" else loaded.dtype, kept, loaded.reserve)
+    operation = operate_on(paged, terms, undoable=quantization is None)
+    if loaded.owned:
+        _leave_the_file(loaded.model)
+    return operation
+
+
+def operate_on(paged: PagedModel, terms: Terms, *, undoable: bool = True) -> Operation:
+    """Replace what can be replaced on these terms; see `operate`. undoable: whether weights have a way back."""
+    loaded = paged.loaded
+    operation = Operation(terms)
     paged.on_close(lambda: operation.undo(give_back=not loaded.owned))
     start = time.perf_counter()
     try:
         _operate(operation, paged)
     except BaseException:
-        operation.undo(give_back=quantization is None)
+        operation.undo(give_back=undoable)
         raise
-    if loaded.owned:
-        _leave_the_file(loaded.model)
     operation.report.seconds = time.perf_counter() - start
     return operation
 
@@ -74,14 +78,16 @@ def _operate(operation: Operation, paged: PagedModel) -> None:
     with torch.no_grad(), stage.open():
         watched = stage.watch()
         linears = _linears(watched)
+        kit = operation.terms.kit
         for module in watched.calls:
             if operation.is_free(module):
-                _replace(operation, module, watched, linears)
-        if isinstance(paged.context.implementation, CpuAttention):
+                _replace(operation, module, watched, linears, kit)
+        if paged.context.implementation.name == kit.attention_name:
             _replace_attention(operation, paged, stage, watched, linears)
-        _replace_linears(operation, watched, linears)
-        _replace_own_products(operation, watched)
-        _replace_tied_embeddings(operation, watched, paged.loaded.model)
+        if kit.replaces_single_matrices:
+            _replace_linears(operation, watched, linears)
+            _replace_own_products(operation, watched)
+            _replace_tied_embeddings(operation, watched, paged.loaded.model)
         _replace_norms(operation, watched)
         _replace_layers(operation, stage, watched)
 
@@ -91,7 +97,9 @@ def _linears(watched: Watched) -> dict[nn.Module, Part]:
     return {module: part for module, part in read.items() if part is not None}
 
 
-def _replace(operation: Operation, module: nn.Module, watched: Watched, linears: dict[nn.Module, Part]) -> None:
+def _replace(
+    operation: Operation, module: nn.Module, watched: Watched, linears: dict[nn.Module, Part], kit: Kit
+) -> None:
     """Replace a block of several weights, if it is one that we know."""
     call = watched.calls[module]
     sample = partial(module, *map(random_if_float, call.args))
@@ -99,7 +107,7 @@ def _replace(operation: Operation, module: nn.Module, watched: Watched, linears:
     if mlp is not None and operation.replace("mlp", module, [partial(MlpForward, mlp=mlp)], sample):
         for child in module.children():
             linears.pop(child, None)
-    experts = read_experts(module, call)
+    experts = read_experts(module, call) if kit.replaces_single_matrices else None
     if experts is not None:
         operation.replace("experts", module, [partial(ExpertsForward, experts=experts)], sample)
 

@@ -87,7 +87,7 @@ class Operation:
         share: float,
     ) -> _Attempt:
         """Compare a forward with the module's own, which it has again afterwards."""
-        lease = Lease(self.terms)
+        lease = self.terms.lease()
         try:
             module.forward = build(lease)
             return _Attempt(difference(first_tensor(run()), expected, share), "", module.forward, lease)

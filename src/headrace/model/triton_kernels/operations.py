@@ -144,3 +144,6 @@ for name, schema, run, fake in (
     _library.define(name + schema)
     _library.impl(name, run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"headrace::{name}", fake, lib=_library)
+
+OPERATORS: Any = torch.ops.headrace
+"""The functions of this file as operators, under their names."""
