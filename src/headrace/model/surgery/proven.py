@@ -13,6 +13,7 @@ from headrace.model.proof import expect, prove
 from headrace.model.surgery.operate import operate, operate_on
 from headrace.model.surgery.operation import Operation
 from headrace.model.surgery.report import SurgeryReport
+from headrace.model.torch_threads import one_torch_thread
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +33,8 @@ def operate_and_prove(
         ConfigError: quantization without the CPU kernels.
     """
     try:
-        return _operate_and_prove(paged, surgery, quantization)
+        with one_torch_thread():
+            return _operate_and_prove(paged, surgery, quantization)
     finally:
         if paged.loaded.reserve is not None:
             paged.loaded.reserve.close()
