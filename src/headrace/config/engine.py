@@ -19,6 +19,8 @@ class EngineConfig:
         attn_implementation: attention implementation by name, "auto" takes the fastest that runs here.
         compile_mode: torch.compile the decoder layers: "default", "reduce-overhead", "max-autotune" or
             "max-autotune-no-cudagraphs"; None runs them as they are. Compiling takes its time at the start.
+        use_cuda_graph: run decodes on captured CUDA graphs, of 1, 2, 4, 8, then every 8 rows, captured while the engine
+            is idle; None: where the attention can be captured, and compile_mode does not capture by itself.
         surgery: run the model's modules on headrace's CPU kernels where they do the same (proven at load); not with
             compile_mode.
         quantization: "int8": weights per output channel, activations per row, on the CPU kernels; None: as they are.
@@ -41,6 +43,7 @@ class EngineConfig:
     device: str = "auto"
     attn_implementation: str = "auto"
     compile_mode: str | None = None
+    use_cuda_graph: bool | None = None
     surgery: bool = True
     quantization: str | None = None
     scheduler: str = "fifo"

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.config import EngineConfig
 from headrace.engine.cache.groups import CacheGroup, describe
@@ -16,6 +16,10 @@ from headrace.engine.runner.startup import allocate_cache, with_defaults
 from headrace.engine.scheduler import Scheduler, SchedulerLimits, get_policy
 from headrace.model.loader import LoadedModel
 from headrace.model.surgery.report import SurgeryReport
+
+if TYPE_CHECKING:
+    from headrace.engine.runner.torch_runner import TorchRunner
+    from headrace.model.paged_model import PagedModel
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +43,27 @@ class Engine:
 def runs_ahead(wanted: bool | None, device_type: str) -> bool:
     """Whether each step is launched while the one before runs: as wanted, by default where there is a device apart."""
     return device_type == "cuda" if wanted is None else wanted
+
+
+def make_runner(paged: PagedModel, config: EngineConfig) -> TorchRunner:
+    """The runner for a model's device."""
+    from headrace.engine.runner.torch_runner import TorchRunner
+
+    if paged.loaded.device.type != "cuda":
+        return TorchRunner(paged, config.block_size)
+    from headrace.engine.runner.cuda_graph import CudaGraphFactory
+    from headrace.engine.runner.device_runner import DeviceRunner
+
+    assert config.max_num_seqs is not None and config.max_model_len is not None
+    graphs = CudaGraphFactory(paged.loaded.device) if uses_graphs(config) else None
+    return DeviceRunner(paged, config.block_size, config.max_num_seqs, config.max_model_len, graphs)
+
+
+def uses_graphs(config: EngineConfig) -> bool:
+    """Whether decodes are captured: as wanted, by default unless compiled code captures itself."""
+    if config.use_cuda_graph is None:
+        return config.compile_mode not in ("reduce-overhead", "max-autotune")
+    return config.use_cuda_graph
 
 
 def assemble(
@@ -78,12 +103,10 @@ def assemble(
     except BaseException:
         paged.close()
         raise
-    from headrace.engine.runner.torch_runner import TorchRunner
-
     cache = KVCache(groups, size.num_blocks, config.block_size, config.enable_prefix_caching)
     assert config.max_num_batched_tokens is not None and config.max_num_seqs is not None
     limits = SchedulerLimits(config.max_num_batched_tokens, config.max_num_seqs)
-    runner = TorchRunner(paged, config.block_size)
+    runner = make_runner(paged, config)
     config = replace(config, async_scheduling=runs_ahead(config.async_scheduling, loaded.device.type))
     ahead = runner if config.async_scheduling else None
     core = EngineCore(Scheduler(cache, policy, limits, clock), runner, clock, config.check_integrity, ahead)

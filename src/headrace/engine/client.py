@@ -222,7 +222,7 @@ class EngineClient:
         cause: BaseException | None = None
         try:
             while self._state == "running":
-                self._take_commands(block=not self._core.has_work)
+                self._take_commands(block=not self._core.has_work and not self._core.prepare())
                 outputs = self._core.step()
                 if outputs:
                     self._outbox.put(outputs)

@@ -130,6 +130,11 @@ class EngineCore:
             self.raise_if_broken()
         return outputs
 
+    def prepare(self) -> bool:
+        """Do a piece of what makes later steps faster, where there is nothing else to do; whether there may be more."""
+        prepare = getattr(self.runner, "prepare", None)
+        return prepare is not None and not self.has_work and bool(prepare())
+
     def settle(self) -> None:
         """Take in what is under way when nobody waits for it any more, so that nothing is held."""
         if self._ahead is not None and not self.scheduler.has_requests:

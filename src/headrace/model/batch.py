@@ -67,14 +67,16 @@ def build_inputs(rows: Sequence[BatchRow], num_groups: int, block_size: int, dev
                 query_lens=lens,
                 context_lens=context_lens,
                 num_decodes=sum(n == 1 for n in lens),
-                query_start=_tensor(starts.astype(np.int32), device),
-                context_len=_tensor(np.asarray(context_lens, np.int32), device),
-                slot_mapping=_tensor(slots, device),
-                block_table=_tensor(table, device),
+                query_start=to_device(starts.astype(np.int32), device),
+                context_len=to_device(np.asarray(context_lens, np.int32), device),
+                slot_mapping=to_device(slots, device),
+                block_table=to_device(table, device),
                 block_size=block_size,
             )
         )
-    return StepInputs(_tensor(ids, device)[None], _tensor(positions, device)[None], batches, (starts[1:] - 1).tolist())
+    return StepInputs(
+        to_device(ids, device)[None], to_device(positions, device)[None], batches, (starts[1:] - 1).tolist()
+    )
 
 
 def _padded(tables: Sequence[Sequence[int]]) -> NDArray[np.int32]:
@@ -85,6 +87,7 @@ def _padded(tables: Sequence[Sequence[int]]) -> NDArray[np.int32]:
     return np.maximum(padded, 0)
 
 
-def _tensor(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """The array on a device, without waiting for what that is doing: a copy from ordinary memory would."""
     tensor = torch.from_numpy(array)
-    return tensor if device.type == "cpu" else tensor.to(device, non_blocking=True)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

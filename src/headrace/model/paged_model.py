@@ -103,17 +103,26 @@ class PagedModel:
         """Compile the decoder layers; the code is made at their next calls. ConfigError for an unknown mode."""
         self._compiled = compile_layers(self._model, self._tags, mode, dynamic=True)
 
-    def forward(self, inputs: StepInputs, rows: Sequence[int]) -> torch.Tensor:
-        """Logits [len(rows), V] of the tokens at indices `rows` of the packed step."""
+    def forward(self, inputs: StepInputs, rows: Sequence[int] | torch.Tensor | None) -> torch.Tensor:
+        """Logits [len(rows), V] of the tokens at indices `rows` of the packed step, [T, V] of all for None."""
         for tag in self._tags.values():
             tag.next_call = 0
         with torch.inference_mode(), self.context.step(inputs.batches):
             return self.raw_forward(inputs.input_ids, inputs.position_ids, rows)
 
-    def raw_forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-        """The model's own forward under whatever attention is set: ids, positions [1, T] → logits [len(rows), V]."""
-        keep = torch.tensor(list(rows), dtype=torch.int64, device=input_ids.device)
+    def raw_forward(
+        self, input_ids: torch.Tensor, position_ids: torch.Tensor, rows: Sequence[int] | torch.Tensor | None
+    ) -> torch.Tensor:
+        """The model's own forward under whatever attention is set: ids, positions [1, T] → logits [len(rows), V].
+
+        Rows of the host are waited for on a device; a tensor that is there is not.
+        """
         options: dict[str, Any] = {"position_ids": position_ids, "use_cache": False}
+        if rows is None:
+            every: torch.Tensor = self._model(input_ids=input_ids, **options).logits[0]
+            return every
+        is_there = isinstance(rows, torch.Tensor)
+        keep = rows if is_there else torch.tensor(list(rows), dtype=torch.int64, device=input_ids.device)
         if "logits_to_keep" in self._accepted:
             options["logits_to_keep"] = keep
         logits: torch.Tensor = self._model(input_ids=input_ids, **options).logits[0]

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from headrace.engine.plan import SamplingRow
 from headrace.engine.runner.draws import uniforms
 from headrace.engine.sampling_params import SamplingParams
+from headrace.model.batch import to_device
 
 _MOST_SHARPNESS = float(np.finfo(np.float32).max)
 
@@ -35,15 +37,20 @@ class DrawSettings:
 
     @classmethod
     def of(cls, rows: Sequence[SamplingRow], vocab_size: int, device: torch.device) -> DrawSettings:
-        """Gather the settings of rows that are not greedy, and move them at once."""
+        """Gather the settings of rows, and move them at once; what is said of greedy ones has no meaning."""
         params = [row.params for row in rows]
         table = np.empty((5, len(rows), 1))
         table[0, :, 0] = uniforms([row.seed for row in rows], [row.position for row in rows])
-        table[1, :, 0] = [min(1.0 / p.temperature, _MOST_SHARPNESS) for p in params]
+        table[1, :, 0] = [min(1.0 / (p.temperature or 1.0), _MOST_SHARPNESS) for p in params]
         table[2, :, 0] = [top_k_of(p, vocab_size) for p in params]
         table[3, :, 0] = [p.top_p for p in params]
         table[4, :, 0] = [p.min_p for p in params]
-        uniform, sharpness, top_k, top_p, min_p = torch.from_numpy(table).to(device, non_blocking=True)
+        return cls.from_table(table, device)
+
+    @classmethod
+    def from_table(cls, table: NDArray[np.float64], device: torch.device) -> DrawSettings:
+        """Of float64 [5, R, 1], in the order of the attributes; moved at once."""
+        uniform, sharpness, top_k, top_p, min_p = to_device(table, device)
         return cls(uniform, sharpness.float(), top_k.long(), top_p, min_p.float())
 
     def at(self, rows: torch.Tensor) -> DrawSettings:

@@ -44,7 +44,7 @@ def philox4x32(counters: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64]) -
     return np.stack((even[0], odd[0], even[1], odd[1]))
 
 
-def uniforms(seeds: Sequence[int], positions: Sequence[int]) -> npt.NDArray[np.float64]:
+def uniforms(seeds: Sequence[int] | npt.NDArray[np.uint64], positions: Sequence[int]) -> npt.NDArray[np.float64]:
     """One number in [0, 1) per row, of 53 random bits; seeds and positions are at least 0 and less than 2**64."""
     key = np.array(seeds, dtype=np.uint64)
     counter = np.array(positions, dtype=np.uint64)

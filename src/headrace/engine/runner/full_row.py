@@ -16,12 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from headrace.engine.plan import SamplingRow
 from headrace.engine.runner.draw_settings import DrawSettings, top_k_of
 from headrace.engine.runner.draws import draw, fixed_point
 from headrace.engine.runner.filtering import relative_weights
+from headrace.model.batch import to_device
 
 _LINES = 32  # a power of two
 
@@ -29,24 +31,26 @@ _SORTED_AT_ONCE = 2**19
 """How many logits: the temporary tensors of a sort then stay in a processor's cache."""
 
 
-def draw_from_full_row(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_from_full_row(
+    logits: torch.Tensor, rows: Sequence[SamplingRow], settings: DrawSettings | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw a token of each row among all that its filters leave.
 
     Args:
         logits: [R, V] float32, after the penalties, before temperature; unchanged.
-        rows: none of them greedy.
+        rows: none of them greedy. settings: theirs, where they are on the device already.
 
     Returns:
         Token ids [R] int64 and the rows' largest logits [R].
     """
     vocab_size = logits.shape[-1]
-    settings = DrawSettings.of(rows, vocab_size, logits.device)
+    settings = settings or DrawSettings.of(rows, vocab_size, logits.device)
     peaks = logits.amax(dim=-1, keepdim=True)
     weights = relative_weights(logits, peaks, settings.sharpness)
     cut = [i for i, row in enumerate(rows) if row.params.top_p < 1.0 or top_k_of(row.params, vocab_size) < vocab_size]
     rows_at_once = max(1, _SORTED_AT_ONCE // vocab_size)
     for start in range(0, len(cut), rows_at_once):
-        at = torch.tensor(cut[start : start + rows_at_once], device=logits.device)
+        at = to_device(np.array(cut[start : start + rows_at_once]), logits.device)
         weights[at] = weights[at].masked_fill_(cut_off(logits[at], settings.at(at)), 0.0)
     if any(row.params.min_p > 0.0 for row in rows):
         weights.masked_fill_(weights < settings.min_p, 0.0)
@@ -89,7 +93,7 @@ def cut_off(logits: torch.Tensor, settings: DrawSettings) -> torch.Tensor:
     num_above = torch.searchsorted(negatives, last)
     num_upto = torch.searchsorted(negatives, last, right=True)
     below = logits < -last
-    if bool((num_kept < num_upto).any()):
+    if logits.device.type != "cpu" or bool((num_kept < num_upto).any()):  # a device would have to be waited for
         equal = logits == -last
         below |= equal & (equal.cumsum(dim=-1) > num_kept - num_above)
     return below

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from headrace.engine.plan import SamplingRow
+from headrace.model.batch import to_device
 
 _FLOAT32 = np.finfo(np.float32)
 _LARGEST = float(_FLOAT32.max)
@@ -92,4 +93,4 @@ def _flat_ids(ids_of_rows: Iterable[Iterable[int]], vocab_size: int) -> npt.NDAr
 
 
 def _moved(array: npt.NDArray[np.generic], like: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(array).to(like.device, non_blocking=True)
+    return to_device(array, like.device)

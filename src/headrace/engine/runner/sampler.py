@@ -36,8 +36,8 @@ from headrace.errors import GuideFailed, HeadraceError, NonFiniteLogits
 from headrace.model.kernels.library import Kernels
 
 # In the place of a token id, beside UNDECIDED.
-_NOTHING_LEFT = -2
-_NON_FINITE = -3
+NOTHING_LEFT = -2
+NON_FINITE = -3
 
 
 class RowSample(NamedTuple):
@@ -81,7 +81,7 @@ class Sampler:
             raise ValueError(f"logits are {tuple(logits.shape)}, expected {(len(rows), self.vocab_size)}")
         if not rows:
             return []
-        outcomes = _raw_outcomes(logits) if self._draws is None else self._draws.most_likely(logits, _raw_outcomes)
+        outcomes = raw_outcomes(logits) if self._draws is None else self._draws.most_likely(logits, raw_outcomes)
         special = [i for i, row in enumerate(rows) if not row.params.greedy or changes_logits(row) or i in masks]
         if self._draws is not None and logits.dtype in DTYPES:
             special = self._draw_unchanged(self._draws, logits, rows, special, outcomes, masks)
@@ -91,7 +91,9 @@ class Sampler:
             chosen = outcomes.tolist()
         logprobs = _logprobs(logits, rows, chosen)
         return [
-            RowSample(outcome, logprobs.get(i)) if outcome >= 0 else RowSample(None, error=_error(outcome, rows[i]))
+            RowSample(outcome, logprobs.get(i))
+            if outcome >= 0
+            else RowSample(None, error=outcome_error(outcome, rows[i]))
             for i, outcome in enumerate(chosen)
         ]
 
@@ -110,7 +112,7 @@ class Sampler:
         if drawn:
             at = torch.tensor(drawn)
             ids = draws.draw(logits, drawn, [rows[i] for i in drawn])
-            outcomes[at] = torch.where(outcomes[at] == _NON_FINITE, _NON_FINITE, ids)
+            outcomes[at] = torch.where(outcomes[at] == NON_FINITE, NON_FINITE, ids)
         return changed
 
     def _choose_special(
@@ -133,7 +135,7 @@ class Sampler:
             process_logits(processed, special_rows)
         apply_masks(processed, {j: masks[i] for j, i in enumerate(special) if i in masks})
         found = _choose(processed, special_rows, self._draws)
-        outcomes[at] = torch.where(outcomes[at] == _NON_FINITE, _NON_FINITE, found)
+        outcomes[at] = torch.where(outcomes[at] == NON_FINITE, NON_FINITE, found)
         chosen: list[int] = outcomes.tolist()
 
         undecided = [j for j, i in enumerate(special) if chosen[i] == UNDECIDED]
@@ -145,10 +147,10 @@ class Sampler:
         return chosen
 
 
-def _raw_outcomes(logits: torch.Tensor) -> torch.Tensor:
+def raw_outcomes(logits: torch.Tensor) -> torch.Tensor:
     """The most likely token of each row [R], or that it has none."""
     token_ids, peaks = argmax(logits)
-    return token_ids.masked_fill_(~torch.isfinite(peaks), _NON_FINITE)
+    return token_ids.masked_fill_(~torch.isfinite(peaks), NON_FINITE)
 
 
 _Way = Callable[[torch.Tensor, Sequence[SamplingRow]], tuple[torch.Tensor, torch.Tensor]]
@@ -175,7 +177,7 @@ def _choose(logits: torch.Tensor, rows: Sequence[SamplingRow], draws: _Way | Non
     for way, members in rows_of_way.items():
         at = torch.tensor(members, device=logits.device)
         token_ids, peaks = way(logits if len(members) == len(rows) else logits[at], [rows[i] for i in members])
-        outcomes[at] = token_ids.masked_fill_(~torch.isfinite(peaks), _NOTHING_LEFT)
+        outcomes[at] = token_ids.masked_fill_(~torch.isfinite(peaks), NOTHING_LEFT)
     return outcomes
 
 
@@ -188,8 +190,9 @@ def _logprobs(logits: torch.Tensor, rows: Sequence[SamplingRow], chosen: Sequenc
     return dict(zip(nums, token_logprobs(asked, [chosen[i] for i in nums], list(nums.values())), strict=True))
 
 
-def _error(outcome: int, row: SamplingRow) -> HeadraceError:
-    if outcome == _NON_FINITE:
+def outcome_error(outcome: int, row: SamplingRow) -> HeadraceError:
+    """What went wrong with a row, by what stands in the place of its token."""
+    if outcome == NON_FINITE:
         return NonFiniteLogits(f"the model gave NaN or infinity in the logits for position {row.position}")
     if row.guide is not None:
         return GuideFailed(f"the guide, penalties, bias and bans leave no token to choose for position {row.position}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from headrace.engine.plan import SamplingRow
@@ -17,6 +18,7 @@ from headrace.engine.runner.draws import draw
 from headrace.engine.runner.filtering import kept_weights, relative_weights
 from headrace.engine.runner.full_row import total_mass
 from headrace.engine.sampling_params import SamplingParams
+from headrace.model.batch import to_device
 
 SHORTLIST = 128
 """How many of the most likely tokens are looked at before the whole row is sorted."""
@@ -60,19 +62,21 @@ def may_suffice(params: SamplingParams, vocab_size: int) -> bool:
     return top_k < SHORTLIST or (top_k == vocab_size and params.top_p < 1.0)
 
 
-def draw_from_shortlist(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_from_shortlist(
+    logits: torch.Tensor, rows: Sequence[SamplingRow], settings: DrawSettings | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw a token of each row among its `SHORTLIST` most likely ones.
 
     Args:
         logits: [R, V] float32, after the penalties, before temperature; unchanged.
-        rows: none of them greedy.
+        rows: none of them greedy. settings: theirs, where they are on the device already.
 
     Returns:
         Token ids [R] int64, `UNDECIDED` where the filters may keep a token that is not on the list; and the rows'
         largest logits [R].
     """
     vocab_size = logits.shape[-1]
-    settings = DrawSettings.of(rows, vocab_size, logits.device)
+    settings = settings or DrawSettings.of(rows, vocab_size, logits.device)
     width = min(SHORTLIST, vocab_size)
     values, ids = most_likely(logits, width)
     mass = None if width == vocab_size else _mass_for_top_p(logits, values[:, :1], rows, settings)
@@ -96,7 +100,7 @@ def _mass_for_top_p(
         return None
     if len(needed) == len(rows):
         return total_mass(relative_weights(logits, peaks, settings.sharpness))
-    at = torch.tensor(needed, device=logits.device)
+    at = to_device(np.array(needed), logits.device)
     mass = torch.zeros_like(settings.top_k)
     mass[at] = total_mass(relative_weights(logits[at], peaks[at], settings.sharpness[at]))
     return mass

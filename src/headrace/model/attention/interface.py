@@ -6,7 +6,7 @@ for most models), N blocks, S block size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -75,6 +75,18 @@ class AttentionBatch:
     block_table: torch.Tensor
     block_size: int
     prepared: dict[Any, Any] = field(default_factory=dict)
+
+
+class CapturableAttention(Protocol):
+    """An implementation whose `prepare` and `forward` can be recorded in a graph, for batches of single-token rows.
+
+    At replay the batch's tensors hold other values than when it was recorded; what the host knows of them
+    (`context_lens`) is not looked at. Rows of padding have context_len 0 and slot -1.
+    """
+
+    def graph_values(self, batch: AttentionBatch) -> Hashable:
+        """Every value of the host that the kernels for this batch depend on; None: it cannot be recorded."""
+        ...
 
 
 class AttentionImplementation(Protocol):
