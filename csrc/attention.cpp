@@ -14,6 +14,7 @@ constexpr int64_t tasks_per_thread = 6;
 constexpr int64_t tile_overhead = 16;
 // Below, tokens are written on the calling thread.
 constexpr int64_t write_alone_tokens = 4;
+constexpr int64_t written_together = 16;
 
 bool is_valid(const hr_cache& c) {
     const auto is_dim = [](int d) { return d > 0 && d <= 256 && d % 2 == 0; };
@@ -29,10 +30,8 @@ void whole_tiles(const Kernels& kernels, const hr_attention& a, std::vector<Quer
         for (int head = 0; head < a.cache->num_kv_heads; ++head) {
             for (int first = 0; first < tokens * group; first += kernels.query_tile_rows) {
                 const int count = std::min(kernels.query_tile_rows, tokens * group - first);
-                int from = a.context_len[row];
-                for (int i = 0; i < count; ++i) from = std::min(from, first_seen(a, start + (first + i) / group));
                 const int last = start + (first + count - 1) / group;
-                const int span = from / kernels.span_tokens;
+                const int span = first_seen(a, start + first / group) / kernels.span_tokens;  // a later query's is later
                 tiles.push_back({row, head, first, count, span, last / kernels.span_tokens + 1, nullptr, span, 0});
             }
         }
@@ -128,7 +127,12 @@ int32_t hr_rope_and_write(hr_context* c, const hr_rope* rope) {
         if (!is_valid(*rope->cache) || rope->rotary_dim % 2 || rope->rotary_dim > rope->cache->key_dim) {
             return HR_UNSUPPORTED;
         }
-        c->pool.run(rope->num_tokens, [&](int64_t t) { c->kernels->rope_and_write(*rope, t); });
+        // Neighbours of a prompt stay together: their keys lie in the same cache lines.
+        const int64_t n = rope->num_tokens;
+        const int64_t pieces = std::max(std::min<int64_t>(n, 4 * c->pool.num_threads()), n / written_together);
+        c->pool.run(pieces, [&](int64_t i) {
+            c->kernels->rope_and_write(*rope, n * i / pieces, n * (i + 1) / pieces);
+        });
         return HR_OK;
     });
 }

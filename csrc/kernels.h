@@ -125,7 +125,7 @@ struct Kernels {
     void (*attend)(const hr_attention&, const QueryTile&);
     void (*join)(const hr_attention&, const QueryTile&, int i);
     void (*cache_write)(const CacheWrite&, int64_t token);
-    void (*rope_and_write)(const hr_rope&, int64_t token);
+    void (*rope_and_write)(const hr_rope&, int64_t token, int64_t end);
     void (*norm)(const hr_norm_args&, int64_t row);
     void (*activate)(const void* gate, const void* up, void* out, int64_t n, int32_t dtype, int32_t activation);
     int64_t (*argmax)(const void* x, int64_t n, int32_t dtype);

@@ -31,7 +31,7 @@ namespace hr {
 extern const Kernels HR_TABLE(HR_ISA) = {
     HR_TEXT(HR_ISA),    HR_ISA::panel_layout, HR_ISA::panel_bytes,    HR_ISA::pack_rows,
     HR_ISA::unpack_row, HR_ISA::pack_x,       HR_ISA::multiply,       HR_ISA::probe_multiply_adds,
-    HR_ISA::probe_read, HR_ISA::tile_rows,    HR_ISA::span_tokens,    HR_ISA::attend,
+    HR_ISA::probe_read, HR_ISA::task_rows,    HR_ISA::span_tokens,    HR_ISA::attend,
     HR_ISA::join,       HR_ISA::cache_write,  HR_ISA::rope_and_write, HR_ISA::norm,
     HR_ISA::activate,   HR_ISA::argmax,       HR_ISA::weighted_sum,   HR_ISA::highest,
     HR_ISA::weigh,      HR_ISA::column_sums,  HR_ISA::collect,        HR_ISA::bucket,

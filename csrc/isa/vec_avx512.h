@@ -49,12 +49,16 @@ inline vf vload(const bf16* p) { return from_bits(_mm256_loadu_si256(reinterpret
 inline vf vload_n(const bf16* p, int n) { return from_bits(_mm256_maskz_loadu_epi16(first_lanes(n), p)); }
 // Round to nearest, ties to even; a NaN stays one.
 inline __m256i to_bits(vf v) {
+#if defined(HR_DPBF16) && !defined(HR_EMULATE_DPBF16)
+    return (__m256i)_mm512_cvtneps_pbh(v);
+#else
     const vi bits = _mm512_castps_si512(v);
     const vi odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     const vi rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
     const __mmask16 is_nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
     return _mm512_cvtepi32_epi16(
         _mm512_mask_mov_epi32(_mm512_srli_epi32(rounded, 16), is_nan, _mm512_set1_epi32(0x7fc0)));
+#endif
 }
 inline void vstore(bf16* p, vf v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), to_bits(v)); }
 inline void vstore_n(bf16* p, vf v, int n) { _mm256_mask_storeu_epi16(p, first_lanes(n), to_bits(v)); }
@@ -99,12 +103,40 @@ inline vi vdot(vi acc, uint32_t four, const int8_t* weights) {
 #endif
 
 #if defined(HR_DPBF16)
-inline vf vdot_bf16(vf acc, uint32_t pair, const void* pairs) {
+inline vi vi_set(uint32_t x) { return _mm512_set1_epi32(int(x)); }
+inline vi vi_load(const void* p) { return _mm512_loadu_si512(p); }
+// acc + Σ over a pair of bf16 of a · b, in each lane
+inline vf vdot_bf16(vf acc, vi a, vi b) {
 #if defined(HR_EMULATE_DPBF16)  // for tests on processors without it: the same layout, another rounding
-    const vf x = _mm512_castsi512_ps(_mm512_set1_epi32(int(pair & 0xffff0000u)));
-    return vfma(x, vsecond(pairs), vfma(_mm512_castsi512_ps(_mm512_set1_epi32(int(pair << 16))), vfirst(pairs), acc));
+    const vi mask = vi_set(0xffff0000u);
+    const auto first = [](vi x) { return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)); };
+    const auto second = [mask](vi x) { return _mm512_castsi512_ps(_mm512_and_si512(x, mask)); };
+    return vfma(second(a), second(b), vfma(first(a), first(b), acc));
 #else
-    return _mm512_dpbf16_ps(acc, (__m512bh)_mm512_set1_epi32(int(pair)), (__m512bh)_mm512_loadu_si512(pairs));
+    return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b);
+#endif
+}
+inline vf vdot_bf16(vf acc, uint32_t pair, const void* pairs) { return vdot_bf16(acc, vi_set(pair), vi_load(pairs)); }
+// (a[i], b[i]) for i < W
+inline vi vpairs(const bf16* a, const bf16* b) {
+    const vi first = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a)));
+    const vi second = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)));
+    return _mm512_or_si512(first, _mm512_slli_epi32(second, 16));
+}
+// The same for i < 2W, in two vectors.
+inline void vpairs(const bf16* a, const bf16* b, vi& low, vi& high) {
+    const vi x = _mm512_loadu_si512(a), y = _mm512_loadu_si512(b);
+    const vi lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const vi order = _mm512_add_epi32(_mm512_mullo_epi32(lane, vi_set(0x00010001u)), vi_set(0x00200000u));
+    low = _mm512_permutex2var_epi16(x, order, y);
+    high = _mm512_permutex2var_epi16(x, _mm512_add_epi16(order, vi_set(0x00100010u)), y);
+}
+// 2W floats to bf16, in order.
+inline void vstore_pairs(void* p, vf low, vf high) {
+#if defined(HR_EMULATE_DPBF16)
+    _mm512_storeu_si512(p, _mm512_inserti64x4(_mm512_castsi256_si512(to_bits(low)), to_bits(high), 1));
+#else
+    _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh(high, low));
 #endif
 }
 #endif
