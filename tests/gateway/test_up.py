@@ -210,3 +210,5 @@ def test_what_replicas_get_of_the_environment() -> None:
     kept = {"PATH": "/bin", "HEADRACE_CPU_ISA": "avx2", "HF_HOME": "/models"}
     assert child_environment(3, given) == {**kept, "HEADRACE_CPU_THREADS": "3"}
     assert child_environment(3, {"HEADRACE_CPU_THREADS": "7"}) == {"HEADRACE_CPU_THREADS": "7"}
+    assert child_environment(3, {"CUDA_VISIBLE_DEVICES": "2,3"}, "3")["CUDA_VISIBLE_DEVICES"] == "3"
+    assert child_environment(3, {"CUDA_VISIBLE_DEVICES": "2,3"})["CUDA_VISIBLE_DEVICES"] == "2,3"

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from headrace.cli.engine_arguments import add_model_arguments, add_server_arguments, settings_of
 from headrace.cli.field_flags import add_field_flags
+from headrace.cli.gpu_shares import GpuShares
 from headrace.cli.replica_lines import replica_lines
 from headrace.config import EngineConfig, GatewayConfig, ServerConfig
-from headrace.config.environment import child_environment
+from headrace.config.environment import child_environment, visible_gpus
 from headrace.config.sources import as_file
 from headrace.errors import ConfigError
 from headrace.gateway.child import Child
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--replicas {count} must be 1 to {_MOST_REPLICAS}")
     settings = settings_of(arguments, (EngineConfig, ServerConfig))
     server = settings.server
-    settings.build(EngineConfig)  # what is wrong there is said here, and once
+    device = settings.engine.device  # what is wrong in the engine's settings is said here, and once
     gateway, key_entry = _with_key(settings_of(arguments, (GatewayConfig,)).gateway, server)
     from headrace.cli.front import run_front
 
@@ -75,12 +76,15 @@ def run(arguments: argparse.Namespace) -> int:
         file = Path(folder) / "replica.yaml"  # in a folder that only this user may enter: it may hold secrets
         keys = {} if key_entry is None else {"api_keys": (*server.api_keys, key_entry)}
         file.write_text(as_file(settings, _THE_GATEWAYS, **keys), encoding="utf-8")
-        environment = child_environment(max(1, usable_threads() // count))
-        tell = replica_lines(server.log_format)
+        num_threads = max(1, usable_threads() // count)
+        tell, shares = replica_lines(server.log_format), GpuShares(visible_gpus(), device)
+        children: dict[str, Child] = {}
 
         async def start_child(name: str) -> Child:
-            command = _command(arguments, file)
-            return await Child.start(command, environment, lambda line: tell(name, line))
+            gpu = shares.take(name, [other for other, child in children.items() if child.is_alive])
+            environment = child_environment(num_threads, gpu=gpu)
+            children[name] = await Child.start(_command(arguments, file), environment, lambda line: tell(name, line))
+            return children[name]
 
         return run_front(
             server,

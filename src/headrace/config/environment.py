@@ -19,6 +19,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from headrace.config.fields import FieldKind
@@ -109,16 +110,38 @@ def read_client_environment(environ: Mapping[str, str] | None = None) -> str | N
     return (os.environ if environ is None else environ).get("HEADRACE_API_KEY") or None
 
 
-def child_environment(num_threads: int, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+def visible_gpus(environ: Mapping[str, str] | None = None, devices: Path = Path("/dev")) -> tuple[str, ...]:
+    """The GPUs that a process of this environment may use, as CUDA_VISIBLE_DEVICES names them: indices or UUIDs.
+
+    Args:
+        environ: None is the process's. devices: the folder of the system's devices.
+    """
+    given = (os.environ if environ is None else environ).get("CUDA_VISIBLE_DEVICES")
+    if given is None:
+        # CUDA counts those that it can open, whatever their numbers in the machine are.
+        return tuple(map(str, range(len(list(devices.glob("nvidia[0-9]*"))))))
+    found: list[str] = []
+    for name in map(str.strip, given.split(",")):
+        if not name or name.startswith("-"):
+            break  # CUDA ignores what comes after a name that is none
+        found.append(name)
+    return tuple(found)
+
+
+def child_environment(
+    num_threads: int, environ: Mapping[str, str] | None = None, gpu: str | None = None
+) -> dict[str, str]:
     """The environment of a `headrace serve` that gets its settings from a file: what else there is stays.
 
     Args:
         num_threads: of its CPU kernels, where HEADRACE_CPU_THREADS does not say. environ: None is the process's.
+        gpu: the one that it is to use; None: any that there are.
     """
     environ = os.environ if environ is None else environ
     settings = {name for name in environ if name.startswith(PREFIX) and name not in BESIDE_SETTINGS} | ALIASES.keys()
     kept = {name: text for name, text in environ.items() if name not in settings}
-    return {"HEADRACE_CPU_THREADS": str(num_threads)} | {name: text for name, text in kept.items() if text.strip()}
+    own = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+    return {"HEADRACE_CPU_THREADS": str(num_threads)} | {n: text for n, text in kept.items() if text.strip()} | own
 
 
 def _variable(given: Mapping[str, str], name: str) -> Variable | None:

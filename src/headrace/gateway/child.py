@@ -60,6 +60,11 @@ class Child:
         return self._process.pid
 
     @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended, as far as is known."""
+        return self._process.returncode is None
+
+    @property
     def last_words(self) -> str:
         """What it said of its end: its last error, else its last line."""
         errors = [line for line in self.last_lines if line.startswith(_ERROR)]
