@@ -15,6 +15,7 @@ from triton.runtime.jit import JITFunction
 
 from headrace.model.attention.triton_paged import TritonAttention
 from headrace.model.triton_kernels import operations
+from headrace.model.triton_kernels.sampling import draw
 from tests.attention.cases import make_case, make_layer
 
 SHARED_BYTES = 227 * 1024
@@ -74,8 +75,16 @@ def small_operations() -> None:
             )
 
 
+def draws() -> None:
+    settings = {"uniform": torch.float64, "sharpness": torch.float32, "top_k": torch.int64}
+    settings |= {"top_p": torch.float64, "min_p": torch.float32}
+    for dtype in (torch.bfloat16, torch.float32):
+        draw(torch.zeros(2, 151_936, dtype=dtype), **{n: torch.zeros(2, dtype=d) for n, d in settings.items()})
+
+
 if __name__ == "__main__":
     kernels = compile_instead_of_launching()
+    draws()
     small_operations()
     attention()
     for name, kernel in kernels.items():

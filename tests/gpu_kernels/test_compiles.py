@@ -22,4 +22,4 @@ def test_every_launch_compiles_for_compute_capability_9(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     names = {line.split()[0] for line in done.stdout.splitlines()}
     assert names >= {"decode_kernel", "merge_kernel", "prefill_kernel", "write_kernel"}
-    assert names >= {"norm_kernel", "activate_kernel", "rotate_and_write_kernel"}
+    assert names >= {"norm_kernel", "activate_kernel", "rotate_and_write_kernel", "draw_kernel"}
