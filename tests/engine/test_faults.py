@@ -259,6 +259,9 @@ def test_a_step_that_does_not_fit_the_memory_is_run_in_halves(llm, wired, expect
     short = [i for i, prompt in enumerate(PROMPTS) if len(prompt) <= 9]
     outputs = llm.generate([PROMPTS[i] for i in short], greedy(12))
     assert _ids(outputs) == [expected[i] for i in short]
+    assert _ids(llm.generate([PROMPTS[4]], greedy(12))) == [expected[4]], "a prompt that is too long is cut"
+    hook.remove()
+    hook = _hook(wired, lambda ids: _raise("CUDA out of memory") if ids.numel() >= 1 else None)
     (failed,) = llm.generate([PROMPTS[4]], greedy(12))
     assert isinstance(failed.error, OutOfMemory)
     hook.remove()

@@ -12,7 +12,7 @@ from headrace.config import EngineConfig
 from headrace.engine.cache.groups import CacheGroup, describe
 from headrace.engine.cache.kv_cache import KVCache
 from headrace.engine.core import EngineCore
-from headrace.engine.runner.startup import allocate_cache, with_defaults
+from headrace.engine.runner.startup import StepBytes, allocate_cache, with_defaults
 from headrace.engine.scheduler import Scheduler, SchedulerLimits, get_policy
 from headrace.model.loader import LoadedModel
 from headrace.model.surgery.report import SurgeryReport
@@ -59,6 +59,15 @@ def make_runner(paged: PagedModel, config: EngineConfig) -> TorchRunner:
     return DeviceRunner(paged, config.block_size, config.max_num_seqs, config.max_model_len, graphs)
 
 
+def step_meter(paged: PagedModel) -> StepBytes | None:
+    """What measures steps on the model's device; None on the CPU, whose memory others allocate too."""
+    if paged.loaded.device.type != "cuda":
+        return None
+    from headrace.engine.runner.profile_run import CudaMeter, StepMeter
+
+    return StepMeter(paged, make_runner, CudaMeter(paged.loaded.device))
+
+
 def uses_graphs(config: EngineConfig) -> bool:
     """Whether decodes are captured: as wanted, by default unless compiled code captures itself."""
     if config.use_cuda_graph is None:
@@ -98,7 +107,7 @@ def assemble(
         if config.compile_mode is not None:
             paged.compile(config.compile_mode)
         difference, report = operate_and_prove(paged, surgery=surgery, quantization=config.quantization)
-        config, groups, size = allocate_cache(paged, with_defaults(config, loaded))
+        config, groups, size = allocate_cache(paged, with_defaults(config, loaded), step_meter(paged))
         config = replace(config, attn_implementation=paged.context.implementation.name)
     except BaseException:
         paged.close()

@@ -12,13 +12,14 @@ prompt) makes its step wait: it is executed as by `TorchRunner`, before `launch`
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from headrace.engine.plan import PlannedRow, RowResult, SamplingRow, StepPlan, StepResult
+from headrace.engine.resilience import is_out_of_memory
 from headrace.engine.runner.decode_buffers import DecodeBuffers
 from headrace.engine.runner.decode_rows import DecodeRows
 from headrace.engine.runner.device_sampling import is_special, sample_special
@@ -52,6 +53,7 @@ class DeviceRunner(TorchRunner):
     Args:
         model: with its cache allocated. block_size: tokens per block. max_num_seqs: rows of a step, at most.
         max_model_len: tokens of a request, at most. graphs: how to capture; None runs every step without.
+        free_memory: gives back what the allocator keeps for later.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class DeviceRunner(TorchRunner):
         max_num_seqs: int,
         max_model_len: int,
         graphs: GraphFactory | None = None,
+        free_memory: Callable[[], None] = torch.cuda.empty_cache,
     ) -> None:
         """Allocate the buffers; MemoryError or RuntimeError when they do not fit."""
         super().__init__(model, block_size)
@@ -70,6 +73,8 @@ class DeviceRunner(TorchRunner):
             max_num_seqs, num_columns, block_size, model.vocab_size, model.loaded.dtype, self._device
         )
         self._read_back = ReadBack(max_num_seqs, self._device)
+        self._free_memory = free_memory
+        self._num_short = 0  # launches in a row that did not fit the memory
         self._row_in_last: dict[str, int] = {}
         self._latest: _Launched | None = None
         self._batches: dict[int, list[AttentionBatch]] = {}  # of each size, for the host values in them
@@ -86,15 +91,25 @@ class DeviceRunner(TorchRunner):
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> _Launched:
         """Begin a step. It is waited for here only where a row needs the host in between."""
+        if self._num_short:  # here, because what the step that failed had was still held when it raised
+            self._make_room()
         try:
             if any(map(_needs_host, plan.rows)):
                 self._latest = self._execute_now(plan)
             else:
                 self._latest = self._begin(plan)
-        except BaseException:
+        except BaseException as error:
             self._rows.forget()
+            self._num_short += isinstance(error, Exception) and is_out_of_memory(error)
             raise
+        self._num_short = 0
         return self._latest
+
+    def _make_room(self) -> None:
+        """After a step that did not fit: give back what torch keeps; after two, what the graphs keep too."""
+        if self._num_short > 1 and self._graphs is not None:
+            self._graphs.clear()
+        self._free_memory()
 
     def collect(self, handle: _Launched) -> StepResult:
         """Wait for a step's tokens."""

@@ -1,13 +1,14 @@
 """Works out the settings that were left open, from the model and from the memory that is there.
 
-When the memory turns out not to be there, it steps down: a smaller step, then fewer blocks, then a half-precision
-cache; each step is logged, and the last error carries the numbers.
+When the memory turns out not to be there, it steps down: a smaller step, then fewer blocks, then (where steps are
+measured) fewer requests at a time, then a half-precision cache; each step is logged, and the last error carries the
+numbers.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -64,8 +65,17 @@ def cache_groups(paged: PagedModel, block_size: int, dtype: torch.dtype) -> tupl
     return tuple(groups)
 
 
-def allocate_cache(paged: PagedModel, config: EngineConfig) -> tuple[EngineConfig, tuple[CacheGroup, ...], CacheSize]:
+StepBytes = Callable[[EngineConfig], int]
+"""Measures what the largest step takes beside the cache. Raises what an allocation raises."""
+
+
+def allocate_cache(
+    paged: PagedModel, config: EngineConfig, measure: StepBytes | None = None
+) -> tuple[EngineConfig, tuple[CacheGroup, ...], CacheSize]:
     """Size and allocate the cache of a model; `config` comes from `with_defaults`.
+
+    Args:
+        measure: of steps on the model's device; None goes by a rule of thumb.
 
     Returns the settings that fitted in the end, the groups and the size.
 
@@ -73,12 +83,13 @@ def allocate_cache(paged: PagedModel, config: EngineConfig) -> tuple[EngineConfi
         ConfigError: nothing fits; says why the first attempt did not, with the numbers.
     """
     first: Exception | None = None
-    for attempt in _attempts(config, paged):
+    for attempt in _attempts(config, paged, measure is not None):
         config, dtype = attempt.config, attempt.cache_dtype
         groups = cache_groups(paged, config.block_size, dtype)
         assert config.max_model_len and config.max_num_seqs and config.max_num_batched_tokens
         try:
-            size = _size(config, groups, attempt.budget_bytes - _activation_bytes(config, paged))
+            step_bytes = _activation_bytes(config, paged) if measure is None else measure(config)
+            size = _size(config, groups, attempt.budget_bytes - step_bytes)
             if attempt.divisor > 1:
                 size = _size(config, groups, size.num_bytes // attempt.divisor)
             paged.context.allocate(size.num_blocks, config.block_size, dtype, paged.loaded.device)
@@ -111,14 +122,14 @@ def _size(config: EngineConfig, groups: tuple[CacheGroup, ...], budget_bytes: in
     )
 
 
-def _attempts(config: EngineConfig, paged: PagedModel) -> Iterator[_Attempt]:
+def _attempts(config: EngineConfig, paged: PagedModel, is_measured: bool) -> Iterator[_Attempt]:
     """What to try, in order. The step's token budget is a bound, so it may fall; num_blocks stays where it is given."""
     device, dtype = paged.loaded.device, paged.loaded.dtype
     budget = int(available_bytes(device) * config.max_memory_percent)
     if device.type == "cpu":
         budget = min(budget, MAX_CPU_CACHE_BYTES)
     yield _Attempt(config, budget, dtype)
-    assert config.max_num_batched_tokens and config.max_num_seqs
+    assert config.max_num_batched_tokens is not None and config.max_num_seqs is not None
     step = config.max_num_batched_tokens
     while step // 2 >= max(_SMALLEST_STEP_TOKENS, config.max_num_seqs):
         step //= 2
@@ -127,6 +138,12 @@ def _attempts(config: EngineConfig, paged: PagedModel) -> Iterator[_Attempt]:
     if config.num_blocks is None:
         for divisor in (2, 4, 8):
             yield _Attempt(config, budget, dtype, divisor)
+    seqs = config.max_num_seqs
+    while is_measured and seqs > 1:
+        seqs //= 2
+        step = max(seqs, step // 2)
+        config = replace(config, max_num_seqs=seqs, max_num_batched_tokens=step)
+        yield _Attempt(config, budget, dtype)
     if dtype.itemsize > 2 and paged.context.implementation.mixes_dtypes:
         yield _Attempt(config, budget, torch.bfloat16)
 
