@@ -42,8 +42,11 @@ def assert_equals_reference(case: Case, dtype: torch.dtype, device: str, *attent
         torch.testing.assert_close(output.cpu().double(), expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("features", FEATURES.values(), ids=FEATURES)
-def test_every_feature(features, device):
+QUICK = ("window", "softcap", "sinks and window", "narrow values")
+
+
+@pytest.mark.parametrize("features", [FEATURES[name] for name in QUICK], ids=QUICK)
+def test_features(features, device):
     assert_equals_reference(make_case(make_layer(**features), SICK, dtype=torch.float32), torch.float32, device)
 
 
@@ -59,19 +62,14 @@ def test_every_feature_in_every_dtype_and_by_the_rule(features, dtype, device):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision(dtype, device):
-    assert_equals_reference(make_case(make_layer(), SICK, dtype=dtype), dtype, device, TritonAttention())
-
-
-@settings(max_examples=2)
-@given(layers(), row_lengths(), st.sampled_from([1, 4, 16, 32]), st.integers(0, 2**32), st.sampled_from(DTYPES))
-def test_any_layer_and_any_batch(device, layer, rows, block_size, seed, dtype):
-    assert_equals_reference(make_case(layer, rows, block_size, seed, dtype), dtype, device)
+    case = make_case(make_layer(), [(37, 1), (20, 6)], dtype=dtype)
+    assert_equals_reference(case, dtype, device, TritonAttention())
 
 
 @pytest.mark.slow
 @settings(max_examples=60)
 @given(layers(), row_lengths(), st.sampled_from([1, 4, 16, 32]), st.integers(0, 2**32), st.sampled_from(DTYPES))
-def test_many_layers_and_batches(device, layer, rows, block_size, seed, dtype):
+def test_any_layer_and_any_batch(device, layer, rows, block_size, seed, dtype):
     case = make_case(layer, rows, block_size, seed, dtype)
     assert_equals_reference(case, dtype, device, TritonAttention(small_plan), TritonAttention(unsplit))
 
@@ -83,17 +81,20 @@ def test_every_head_size(dim, dtype, device):
     assert_equals_reference(make_case(make_layer(key_dim=dim), MIXED, dtype=dtype), dtype, device, TritonAttention())
 
 
-@pytest.mark.parametrize("group", [7, pytest.param(71, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("group", [7, 71])
 def test_groups_that_fill_no_tile(group, device):
     case = make_case(make_layer(num_heads=group, num_kv_heads=1), SICK, dtype=torch.float32)
     assert_equals_reference(case, torch.float32, device, TritonAttention())
 
 
+@pytest.mark.slow
 def test_a_context_longer_than_all_splits_together_were_planned_for(device):
     case = make_case(make_layer(num_heads=1, num_kv_heads=1), [(299, 1), (3, 1)], block_size=16, dtype=torch.float32)
     assert_equals_reference(case, torch.float32, device, TritonAttention(small_plan), TritonAttention())
 
 
+@pytest.mark.slow
 def test_sinks_far_above_and_below_every_score(device):
     for level in (-300.0, 300.0):
         case = make_case(make_layer(has_sinks=True), [(37, 1), (0, 5)], dtype=torch.float32)
@@ -101,7 +102,8 @@ def test_sinks_far_above_and_below_every_score(device):
         assert_equals_reference(case, torch.float32, device)
 
 
-@pytest.mark.parametrize("sick", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in range(1, len(SICK)))])
+@pytest.mark.slow
+@pytest.mark.parametrize("sick", range(len(SICK)))
 def test_nan_in_one_row_leaves_the_others_bit_identical(sick, device):
     case = make_case(make_layer(has_sinks=True, window=9), SICK)
     healthy = case.run(TritonAttention(small_plan), torch.float32, device)

@@ -71,7 +71,7 @@ def logits_of(vocab_size: int, num_rows: int, seed: int, scale: float, dtype: to
     return values.to(dtype)
 
 
-@settings(max_examples=6)
+@settings(max_examples=3)
 @given(
     st.sampled_from([1, 40, 129, 1500]),
     st.lists(SETTINGS, min_size=2, max_size=2),
@@ -107,8 +107,8 @@ def test_half_precision_where_many_logits_tie(dtype, device):
 
 def test_equals_are_kept_by_id(device):
     """Of four equal tokens half the mass is the first two; both zeros are one value."""
-    logits = torch.tensor([[0.0, -0.0, 0.0, -0.0]]).repeat(12, 1)
-    rows = [row(seed=i, top_p=0.5) for i in range(12)]
+    logits = torch.tensor([[0.0, -0.0, 0.0, -0.0]]).repeat(8, 1)
+    rows = [row(seed=i, top_p=0.5) for i in range(8)]
     assert set(drawn(logits, rows, device)) == {0, 1}
     assert drawn(logits, rows, device) == expected(logits, rows)
 
@@ -123,6 +123,7 @@ def test_rows_without_a_finite_peak_have_no_token(device):
     assert drawn(logits, rows, device)[3] == expected(logits[3:], rows[3:])[0]
 
 
+@pytest.mark.slow
 def test_a_row_is_the_same_alone_and_beside_others(device):
     logits = logits_of(900, 3, 1, 3.0, torch.float32)
     rows = [row(seed=i, position=3, **p) for i, p in enumerate(({"top_p": 0.9}, {"top_k": 200}, {}))]
@@ -130,6 +131,7 @@ def test_a_row_is_the_same_alone_and_beside_others(device):
     assert [drawn(logits[i : i + 1], rows[i : i + 1], device)[0] for i in range(3)] == together
 
 
+@pytest.mark.slow
 def test_rows_with_a_stride_and_blocks_of_any_size(device):
     wide = logits_of(600, 3, 2, 3.0, torch.float32)
     rows = [row(seed=i, **p) for i, p in enumerate(({"top_p": 0.9}, {"top_k": 20}, {"temperature": 2.0}))]

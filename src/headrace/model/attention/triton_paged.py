@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from headrace.model.triton_kernels.paged import PagedCache
 
 _MAX_DIM = 256
-_USUAL_SMS = 132  # of an H100 and H200; what plans are made for where there is no device to ask
 
 
 class TritonAttention:
@@ -42,7 +41,7 @@ class TritonAttention:
         self._kernels = paged
         self.is_interpreted = bool(INTERPRETED)
         self._planner = planner
-        self._num_sms = _USUAL_SMS
+        self._num_sms = 1  # the interpreter's
 
     def refusal(self, layers: Sequence[LayerSpec], dtype: torch.dtype, device: torch.device) -> str | None:
         """Serves CUDA devices, or where Triton interprets the CPU; three dtypes, head sizes up to 256."""
