@@ -22,12 +22,13 @@ from headrace.engine.plan import PlannedRow, RowResult, SamplingRow, StepPlan, S
 from headrace.engine.resilience import is_out_of_memory
 from headrace.engine.runner.decode_buffers import DecodeBuffers
 from headrace.engine.runner.decode_rows import DecodeRows
+from headrace.engine.runner.device_draws import DeviceDraws
 from headrace.engine.runner.device_sampling import is_special, sample_special
 from headrace.engine.runner.draw_settings import DrawSettings
 from headrace.engine.runner.draws import uniforms
 from headrace.engine.runner.graphs import DecodeGraphs, GraphFactory, graph_sizes
 from headrace.engine.runner.read_back import OnItsWay, ReadBack
-from headrace.engine.runner.sampler import NON_FINITE, outcome_error, raw_outcomes
+from headrace.engine.runner.sampler import NON_FINITE, Sampler, outcome_error, raw_outcomes
 from headrace.engine.runner.torch_runner import TorchRunner
 from headrace.errors import NonFiniteLogits
 from headrace.model.attention.interface import AttentionBatch
@@ -53,7 +54,7 @@ class DeviceRunner(TorchRunner):
     Args:
         model: with its cache allocated. block_size: tokens per block. max_num_seqs: rows of a step, at most.
         max_model_len: tokens of a request, at most. graphs: how to capture; None runs every step without.
-        free_memory: gives back what the allocator keeps for later.
+        free_memory: gives back what the allocator keeps for later. draws: those of the device, unless given.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class DeviceRunner(TorchRunner):
         max_model_len: int,
         graphs: GraphFactory | None = None,
         free_memory: Callable[[], None] = torch.cuda.empty_cache,
+        draws: DeviceDraws | None = None,
     ) -> None:
         """Allocate the buffers; MemoryError or RuntimeError when they do not fit."""
         super().__init__(model, block_size)
@@ -74,6 +76,8 @@ class DeviceRunner(TorchRunner):
         )
         self._read_back = ReadBack(max_num_seqs, self._device)
         self._free_memory = free_memory
+        self._draws = DeviceDraws.where_there_are(self._device) if draws is None else draws
+        self._sampler = Sampler(model.vocab_size, self._device, model.kernels, self._draws)
         self._num_short = 0  # launches in a row that did not fit the memory
         self._row_in_last: dict[str, int] = {}
         self._latest: _Launched | None = None
@@ -169,7 +173,9 @@ class DeviceRunner(TorchRunner):
             table[0, :, 0] = uniforms(self._rows.seeds[at], [sampling.position for sampling in samplings])
             table[1:, :, 0] = self._rows.draws[:, at]
             settings = DrawSettings.from_table(table, self._device)
-            sample_special(self._buffers.logits[: len(rows)], self._buffers.last, special, samplings, settings)
+            sample_special(
+                self._buffers.logits[: len(rows)], self._buffers.last, special, samplings, settings, self._draws
+            )
         return placement.order
 
     def _decode_all(self, size: int) -> None:
@@ -198,7 +204,7 @@ class DeviceRunner(TorchRunner):
         if special:
             samplings = [_sampling(rows[i]) for i in special]
             settings = DrawSettings.of(samplings, self.vocab_size, self._device)
-            sample_special(logits, outcomes, special, samplings, settings)
+            sample_special(logits, outcomes, special, samplings, settings, self._draws)
         self._buffers.last[: len(rows)].copy_(outcomes)
 
     def _execute_now(self, plan: StepPlan) -> _Launched:

@@ -13,6 +13,7 @@ import torch
 
 from headrace.engine.plan import SamplingRow
 from headrace.engine.runner.argmax import argmax
+from headrace.engine.runner.device_draws import DeviceDraws
 from headrace.engine.runner.draw_settings import DrawSettings
 from headrace.engine.runner.full_row import draw_from_full_row
 from headrace.engine.runner.logits_processing import changes_logits, process_logits
@@ -32,12 +33,14 @@ def sample_special(
     at: Sequence[int],
     rows: Sequence[SamplingRow],
     settings: DrawSettings,
+    draws: DeviceDraws | None = None,
 ) -> None:
     """Put the outcomes of special rows in place of those of the raw argmax.
 
     Args:
         logits: [R, V] raw, any floating dtype; unchanged. outcomes: int64 [R], in place.
         at: which rows are special; rows: their samplings; settings: their draws, those of greedy ones are not read.
+        draws: the kernel that draws; None draws with torch's operations.
     """
     where = to_device(np.array(at), logits.device)
     processed = logits[where].float()
@@ -45,19 +48,24 @@ def sample_special(
         process_logits(processed, rows)
     greedy = [j for j, row in enumerate(rows) if row.params.greedy]
     if not greedy:
-        found = _draw(processed, rows, settings)
+        found = _draw(processed, rows, settings, draws)
     else:
         token_ids, peaks = argmax(processed)
         found = token_ids.masked_fill(~torch.isfinite(peaks), NOTHING_LEFT)
         drawn = [j for j, row in enumerate(rows) if not row.params.greedy]
         if drawn:
             some = to_device(np.array(drawn), logits.device)
-            found[some] = _draw(processed[some], [rows[j] for j in drawn], settings.at(some))
+            found[some] = _draw(processed[some], [rows[j] for j in drawn], settings.at(some), draws)
     outcomes[where] = torch.where(outcomes[where] == NON_FINITE, NON_FINITE, found)
 
 
-def _draw(logits: torch.Tensor, rows: Sequence[SamplingRow], settings: DrawSettings) -> torch.Tensor:
+def _draw(
+    logits: torch.Tensor, rows: Sequence[SamplingRow], settings: DrawSettings, draws: DeviceDraws | None
+) -> torch.Tensor:
     """Outcomes [R] of processed float32 logits [R, V], none of them greedy."""
+    if draws is not None:
+        ids, peaks = draws(logits, rows, settings)
+        return ids.masked_fill(~torch.isfinite(peaks), NOTHING_LEFT)
     token_ids, peaks = draw_from_full_row(logits, rows, settings)
     listed = [j for j, row in enumerate(rows) if may_suffice(row.params, logits.shape[-1])]
     if listed:

@@ -25,6 +25,7 @@ import torch
 from headrace.engine.outputs import TokenLogprobs
 from headrace.engine.plan import SamplingRow
 from headrace.engine.runner.argmax import argmax
+from headrace.engine.runner.device_draws import DeviceDraws
 from headrace.engine.runner.full_row import draw_from_full_row
 from headrace.engine.runner.kernel_draws import DTYPES, KernelDraws
 from headrace.engine.runner.logits_processing import changes_logits, process_logits
@@ -51,11 +52,17 @@ class RowSample(NamedTuple):
 class Sampler:
     """Chooses tokens. Stateless: what it depends on is in its arguments."""
 
-    def __init__(self, vocab_size: int, device: torch.device, kernels: Kernels | None = None) -> None:
+    def __init__(
+        self,
+        vocab_size: int,
+        device: torch.device,
+        kernels: Kernels | None = None,
+        draws: DeviceDraws | None = None,
+    ) -> None:
         """Sample logits of `vocab_size` columns that lie on `device`; `kernels` only where that is a CPU."""
         self.vocab_size = vocab_size
         self.device = device
-        self._draws = None if kernels is None else KernelDraws(kernels)
+        self._draws: KernelDraws | DeviceDraws | None = draws if kernels is None else KernelDraws(kernels)
 
     @torch.inference_mode()
     def sample(
@@ -99,7 +106,7 @@ class Sampler:
 
     @staticmethod
     def _draw_unchanged(
-        draws: KernelDraws,
+        draws: KernelDraws | DeviceDraws,
         logits: torch.Tensor,
         rows: Sequence[SamplingRow],
         special: Sequence[int],
@@ -110,7 +117,7 @@ class Sampler:
         changed = [i for i in special if i in masks or changes_logits(rows[i])]
         drawn = [i for i in special if i not in set(changed)] if changed else special
         if drawn:
-            at = torch.tensor(drawn)
+            at = torch.tensor(drawn, device=logits.device)
             ids = draws.draw(logits, drawn, [rows[i] for i in drawn])
             outcomes[at] = torch.where(outcomes[at] == NON_FINITE, NON_FINITE, ids)
         return changed
