@@ -29,7 +29,8 @@ class ServerConfig:
         uds: path of a Unix socket to listen on in place of host and port; who may connect is up to the file system.
         tls_certificate: PEM file of the certificate and its chain; with it the server speaks HTTPS only.
         tls_key: PEM file of the certificate's private key.
-        api_keys_file: file of API keys, one "name:role:sha256:hash" a line; `headrace key new` makes them.
+        api_keys_file: file of API keys, one "name:role:sha256:hash" a line; `headrace key new` makes them. Read again
+            when it changes.
         api_keys: such entries themselves.
         api_key: one API key as it is, of role user; for HEADRACE_API_KEY from a secret store.
         jwt_secret: shared secret of HS256 tokens, at least 32 bytes.

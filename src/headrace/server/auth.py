@@ -6,16 +6,16 @@ A key or token comes as `Authorization: Bearer …`, as OpenAI's clients send it
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.config import ServerConfig
 from headrace.errors import Forbidden, Unauthorized
-from headrace.server.keys import KeyEntry, Role, check_unique, key_digest, parse_entry, read_keys_file
+from headrace.server.key_ring import KeyRing
+from headrace.server.keys import KeyEntry, Role, key_digest, parse_entry
 from headrace.server.tokens import TokenVerifier
-
-_PREFIX_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +43,12 @@ class Authenticator:
     Anonymous is admin where only this machine can connect, and user where `no_auth` opened the server to others.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, clock: Callable[[], float] = time.monotonic) -> None:
         """Read the keys. Raises ConfigError for a file or key that cannot be used."""
-        entries = [parse_entry(entry) for entry in config.api_keys]
-        if config.api_keys_file is not None:
-            entries += read_keys_file(Path(config.api_keys_file))
+        fixed = [parse_entry(entry) for entry in config.api_keys]
         if config.api_key is not None:
-            entries.append(KeyEntry("api-key", "user", key_digest(config.api_key)))
-        check_unique(entries)
-        # Found by a part of the digest, and then compared whole in constant time: what can be timed is a part of a
-        # hash, which leads nobody to a key.
-        self._entries = {entry.digest[:_PREFIX_BYTES]: entry for entry in entries}
+            fixed.append(KeyEntry("api-key", "user", key_digest(config.api_key)))
+        self._keys = KeyRing(fixed, Path(config.api_keys_file) if config.api_keys_file is not None else None, clock)
         self._tokens = TokenVerifier(config) if config.jwt_secret or config.jwt_public_key_file else None
         self._anonymous: Identity | None = None
         if not config.has_credentials:
@@ -83,7 +78,7 @@ class Authenticator:
 
     def _by_key(self, key: str) -> Identity | None:
         digest = key_digest(key)
-        entry = self._entries.get(digest[:_PREFIX_BYTES])
+        entry = self._keys.find(digest)
         if entry is None or not hmac.compare_digest(entry.digest, digest):
             return None
         return Identity(entry.name, entry.role, f"key:{entry.name}")
