@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 
 from headrace.gateway import forwarding
+from headrace.gateway.answers import identity
 from headrace.gateway.events import EventStream
-from headrace.gateway.exchange import _identity
 from tests.server.service import Service
 
 TOLD = {"x-headrace-token-ids": "1"}
@@ -64,7 +64,7 @@ async def cut_and_continued(service: Service, whole: Undisturbed, place: int) ->
     before = stream.push(whole.raw[:place])
     if not before or stream.ended:
         return before, whole.given[len(before) :], stream
-    body = forwarding.continuation(json.dumps(whole.body).encode(), whole.seed, _identity(before), stream.choices)
+    body = forwarding.continuation(json.dumps(whole.body).encode(), whole.seed, identity(before), stream.choices)
     answer = await continued(service, whole.path, body)
     assert answer.status_code == 200, answer.text
     stream.new_source()

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pytest
 
 from headrace.config.gateway import GatewayConfig
@@ -262,7 +263,7 @@ def test_only_the_last_thousand_decisions_are_kept() -> None:
             chosen = router.choose(features(b"{}", "c"), (), "id", "first")
             assert chosen is not None
             for number in range(1_500):
-                p.assembly.journal.decided(chosen[1]._replace(request_id=str(number)))
+                p.assembly.journal.decided(msgspec.structs.replace(chosen[1], request_id=str(number)))
             decisions = (await p.ask("GET /admin/decisions?limit=5000")).json["decisions"]
             assert [d["request_id"] for d in (decisions[0], decisions[-1])] == ["1499", "500"]
 

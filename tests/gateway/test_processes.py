@@ -26,7 +26,7 @@ from headrace.errors import ConfigError, InvalidRequest, ServerDraining
 from headrace.gateway.assembly import Assembly, assemble
 from headrace.gateway.gateway import OwnAnswer
 from headrace.gateway.http.downstream import ClientLimits
-from headrace.gateway.http.messages import Request
+from headrace.gateway.http.messages import Request, fields_of
 from headrace.gateway.processes.link import Link
 from headrace.gateway.processes.messages import (
     Message,
@@ -155,7 +155,8 @@ async def linked() -> AsyncIterator[Ends]:
 
 
 def asking(target: bytes, body: bytes = b"") -> Request:
-    return Request(b"GET", target, [(b"authorization", b"Bearer k")], body, "10.0.0.1")
+    headers = [(b"authorization", b"Bearer k")]
+    return Request(b"GET", target, headers, fields_of(headers), body, "10.0.0.1")
 
 
 def test_both_ends_ask_and_answer_and_errors_are_answers() -> None:

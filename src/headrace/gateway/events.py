@@ -37,8 +37,8 @@ class EventStream:
 
     Attributes:
         choices: by index, as far as comments told. ended: the stream has said that it is complete.
-        told_usage: the usage event was passed on. failed: the replica reported an error in the stream; the event that
-            said so is in `error` and was not passed on.
+        told_usage: the usage event was passed on. last_event: the last events with usage.
+        error: an error event of the replica, which was not passed on; empty: none came.
     """
 
     def __init__(self, passes_comments: bool) -> None:
@@ -48,7 +48,6 @@ class EventStream:
         self.told_usage = False
         self.error = b""
         self.last_event = b""
-        self.num_events = 0
         self._passes_comments = passes_comments
         self._rest = b""
 
@@ -64,15 +63,14 @@ class EventStream:
 
     def push(self, data: bytes) -> bytes:
         """Take bytes; returns the whole events among them, ready to be passed on."""
-        events = self._whole_events(self._rest + data if self._rest else data)
-        if not events:
-            return b""
-        if _MARK in events:
-            events = self._read_comments(events)
+        if self._rest or not data.endswith(b"\n\n") or b" *" in data:
+            data = self._whole_events(self._rest + data)
+            if not data:
+                return b""
+        events = self._read_comments(data) if _MARK in data else data
         # One search each for what most events have none of, before what it may be is looked at.
         if b"error" in events and any(mark in events for mark in _ERRORS):
             events = self._cut_error(events)
-        self.num_events += events.count(b"data:")
         if (b"[DONE]" in events or b"event:" in events) and any(mark in events for mark in _ENDS):
             self.ended = True
         if b'"usage"' in events:
@@ -95,9 +93,9 @@ class EventStream:
     def _read_comments(self, events: bytes) -> bytes:
         """Take what is for the gateway; returns what is for the client."""
         if events.startswith(_MARK) and events.find(_MARK, 1) < 0:  # the usual: one, and it is the first line
-            line, _, rest = events.partition(b"\n")
-            self._read(line[len(_MARK) :])
-            return events if self._passes_comments else rest
+            end = events.index(b"\n")
+            self._read(events[len(_MARK) : end])
+            return events if self._passes_comments else events[end + 1 :]
         for comment in _COMMENT.findall(events):
             self._read(comment)
         return events if self._passes_comments else _COMMENT.sub(b"", events)
@@ -113,20 +111,20 @@ class EventStream:
 
     def _read(self, comment: bytes) -> None:
         for item in comment.split():
-            if item.startswith(b"*"):
-                continue  # how many events are one group: they came together
-            if item == b"usage":
+            index, colon, ids = item.partition(b":")
+            if colon and b"=" not in index:
+                self._choice(index).token_ids += map(int, ids.split(b","))
+            elif item == b"usage":
                 self.told_usage = True
-                continue
-            index, equals, reason = item.partition(b"=")
-            if equals:
+            elif not item.startswith(b"*"):  # how many events are one group: they came together
+                index, _, reason = item.partition(b"=")
                 self._choice(index).finish_reason = reason.decode()
-                continue
-            index, _, ids = item.partition(b":")
-            self._choice(index).token_ids += map(int, ids.split(b","))
 
     def _choice(self, index: bytes) -> ChoiceSoFar:
-        return self.choices.setdefault(int(index), ChoiceSoFar())
+        choice = self.choices.get(int(index))
+        if choice is None:
+            choice = self.choices[int(index)] = ChoiceSoFar()
+        return choice
 
 
 def _end_of_groups(data: bytes, end: int) -> int:

@@ -7,7 +7,9 @@ for it would cost more than it brings.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from itertools import chain
+from struct import Struct
+from typing import Any
 
 import msgspec
 import xxhash
@@ -23,9 +25,10 @@ BYTES_PER_TOKEN = 4
 BLOCK_TOKENS = BLOCK_BYTES // BYTES_PER_TOKEN
 
 _hash = xxhash.xxh3_64_intdigest
+_BLOCKS = Struct(f"{BLOCK_BYTES}s")
 
 
-class Features(NamedTuple):
+class Features(msgspec.Struct, frozen=True, gc=False):
     """Of one request.
 
     Attributes:
@@ -82,29 +85,40 @@ def features(body: bytes, client: str, session: str = "") -> Features:
         return Features("", 0, (), session, client)
     if len(fields.headrace_continue):  # whatever it is: a second one beside the gateway's own would win over it
         raise InvalidField("headrace_continue", "that", "nothing: gateways say it to their replicas, clients do not")
-    text = memoryview(fields.messages) or memoryview(fields.prompt) or memoryview(fields.input)
+    text = fields.messages
+    if not len(text):
+        text = fields.prompt if len(fields.prompt) else fields.input
     length, seed = len(text), 0
-    if before := bytes(fields.tools) + bytes(fields.system):
+    if len(fields.tools) or len(fields.system):
+        before = bytes(fields.tools) + bytes(fields.system)
         length += len(before)
         seed = _hash(before)
+    model = fields.model
+    if not session and (fields.prompt_cache_key or fields.user):
+        session = _string(fields.prompt_cache_key) or _string(fields.user)
+    most = None
+    if fields.max_completion_tokens is not None or fields.max_tokens is not None:
+        most = _count(fields.max_completion_tokens) or _count(fields.max_tokens)
     return Features(
-        _string(fields.model),
+        model if type(model) is str else "",
         length // BYTES_PER_TOKEN,
-        chained_hashes(text, seed) if len(text) >= BLOCK_BYTES else (),
-        session or _string(fields.prompt_cache_key) or _string(fields.user),
+        chained_hashes(memoryview(text), seed) if len(text) >= BLOCK_BYTES else (),
+        session,
         client,
         fields.stream is True,
-        _count(fields.n) or 1,
-        _count(fields.max_completion_tokens) or _count(fields.max_tokens),
+        1 if fields.n == 1 else _count(fields.n) or 1,
+        most,
     )
 
 
 def chained_hashes(text: bytes | memoryview, seed: int = 0) -> tuple[int, ...]:
     """A hash per whole block, each over the block and the hash before it."""
-    hashes = []
-    for start in range(0, len(text) - BLOCK_BYTES + 1, BLOCK_BYTES):
-        seed = _hash(text[start : start + BLOCK_BYTES], seed)
-        hashes.append(seed)
+    hashes: list[int] = []
+    add, whole = hashes.append, len(text) // BLOCK_BYTES * BLOCK_BYTES
+    # To be cut up in C takes half the time of slices.
+    for block in chain.from_iterable(_BLOCKS.iter_unpack(memoryview(text)[:whole])):
+        seed = _hash(block, seed)
+        add(seed)
     return tuple(hashes)
 
 

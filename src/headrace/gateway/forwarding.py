@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from headrace.gateway.events import ChoiceSoFar
-from headrace.gateway.http.messages import HOP_BY_HOP, Headers, Request, end_to_end, request_head
+from headrace.gateway.http.messages import HOP_BY_HOP, Headers, Request, end_to_end
 from headrace.gateway.replica import ReportedLoad
 
 ROUTE = b"x-headrace-route"
@@ -24,35 +24,37 @@ _NOT_SENT = HOP_BY_HOP | {
     b"host", b"x-forwarded-for", b"x-forwarded-proto", REQUEST_ID, ROUTE, TOKEN_IDS, SEED
 }  # fmt: skip
 _NOT_GIVEN = HOP_BY_HOP | {TOKEN_IDS, SEED, REQUEST_ID, ROUTE}
+_REQUEST = (
+    b"%b %b HTTP/1.1\r\n%bhost: %b\r\nx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-request-id: %b\r\n"
+    b"content-length: %d\r\n\r\n"
+)
 
 
 def request_id(request: Request, new: Callable[[], str]) -> str:
     """The client's id of a request where it is fit for a header and a log line, else a new one."""
-    given = request.header(REQUEST_ID)
-    return given.decode() if given and _REQUEST_ID_FORM.fullmatch(given) else new()
+    given = request.fields.get(REQUEST_ID)
+    return new() if given is None or _REQUEST_ID_FORM.fullmatch(given) is None else given.decode()
 
 
-def outgoing(request: Request, body: bytes, authority: bytes, request_id: str, wants_token_ids: bool) -> bytes:
-    """The request as the replica gets it."""
-    headers = end_to_end(request.headers, _NOT_SENT)
-    forwarded = request.header(b"x-forwarded-for")
+def outgoing(request: Request, num_bytes: int, authority: bytes, request_id: bytes, wants_token_ids: bool) -> bytes:
+    """The head of the request as the replica gets it, for a body of so many bytes."""
     client = request.client.encode()
-    headers += (
-        (b"host", authority),
-        (b"x-forwarded-for", forwarded + b", " + client if forwarded else client),
-        (b"x-forwarded-proto", b"https" if request.is_tls else b"http"),
-        (REQUEST_ID, request_id.encode()),
-    )
+    if forwarded := request.fields.get(b"x-forwarded-for"):
+        client = b"%b, %b" % (forwarded, client)
+    lines = end_to_end(request.headers, request.fields, _NOT_SENT)
     if wants_token_ids:
-        headers.append((TOKEN_IDS, b"1"))
-    return request_head(request.method, request.target, headers, len(body)) + body
+        lines += TOKEN_IDS + b": 1\r\n"
+    return _REQUEST % (
+        request.method, request.target, lines, authority, client, b"https" if request.is_tls else b"http", request_id,
+        num_bytes,
+    )  # fmt: skip
 
 
-def incoming(headers: Headers, request_id: str, route: bytes) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer as the client gets them."""
-    kept = end_to_end(headers, _NOT_GIVEN)
-    kept += ((REQUEST_ID, request_id.encode()), (ROUTE, route))
-    return kept
+def incoming(headers: Headers, fields: Mapping[bytes, bytes], request_id: bytes, route: bytes) -> bytes:
+    """The headers of an answer as the client gets them, in lines."""
+    return b"%bx-request-id: %b\r\nx-headrace-route: %b\r\n" % (
+        end_to_end(headers, fields, _NOT_GIVEN), request_id, route,
+    )  # fmt: skip
 
 
 def continuation(body: bytes, seed: bytes, first_event: Mapping[str, Any], choices: Mapping[int, ChoiceSoFar]) -> bytes:
@@ -127,20 +129,20 @@ def usage(answer: bytes) -> tuple[int, int, int]:
     """
     if b'"usage"' not in answer:
         return 0, 0, 0
-    texts = (
-        (answer,)
-        if answer.startswith(b"{")
-        else [line[5:] for line in answer.split(b"\n") if line.startswith(b"data:") and b'"usage"' in line][::-1]
-    )
-    for text in texts:
+    for text in (answer,) if answer.startswith(b"{") else _events_with_usage(answer):
         try:
             found = _decode(text)
         except msgspec.DecodeError:
             continue
-        for holder in (found, found.response, found.message):
-            if holder is not None and holder.usage is not None:
-                return _counts(holder.usage)
+        holder = found if found.usage is not None else found.response or found.message
+        if holder is not None and holder.usage is not None:
+            return _counts(holder.usage)
     return 0, 0, 0
+
+
+def _events_with_usage(events: bytes) -> list[bytes]:
+    """The last one first."""
+    return [line[5:] for line in events.split(b"\n") if line.startswith(b"data:") and b'"usage"' in line][::-1]
 
 
 def _counts(usage: _Usage) -> tuple[int, int, int]:

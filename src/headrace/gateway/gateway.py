@@ -13,7 +13,7 @@ import msgspec
 from headrace.errors import HeadraceError, ServerDraining
 from headrace.gateway.exchange import Exchange
 from headrace.gateway.http.downstream import ClientLimits, Downstream, Job
-from headrace.gateway.http.messages import Request
+from headrace.gateway.http.messages import Request, lines_of
 from headrace.gateway.replica import Endpoint, Replica
 from headrace.gateway.route import Router
 from headrace.protocol.error_body import error_body
@@ -98,7 +98,7 @@ class Gateway:
 
     def client(self) -> Downstream:
         """The protocol of one client's connection."""
-        return Downstream(self._handle, self.limits, self.router.clock, self.connections)
+        return Downstream(self._handle, self.limits, self.connections)
 
     def _handle(self, request: Request, client: Downstream) -> Job:
         if self.pages.serves(request):
@@ -200,8 +200,8 @@ class _OwnJob:
         except HeadraceError as error:
             _refuse(self._client, error)
             return
-        headers = [(b"content-type", answer.content_type), *answer.headers]
-        self._client.reply(answer.status, headers, answer.body)
+        lines = lines_of([(b"content-type", answer.content_type), *answer.headers])
+        self._client.reply(answer.status, lines, answer.body)
 
     def client_left(self) -> None:
         if self._task is not None:
@@ -230,5 +230,6 @@ class _Answered:
 def _refuse(client: Downstream, error: HeadraceError) -> _Answered:
     answer = error_body(error)
     headers = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
-    client.reply(answer.status, [*headers, (b"content-type", b"application/json")], msgspec.json.encode(answer.body))
+    lines = lines_of([*headers, (b"content-type", b"application/json")])
+    client.reply(answer.status, lines, msgspec.json.encode(answer.body))
     return _Answered()

@@ -78,13 +78,16 @@ class Pages:
         self._version = version
         self._is_draining = is_draining
         self.supervisor = supervisor
+        self._known_targets: dict[bytes, bool] = {}
 
     def serves(self, request: Request) -> bool:
         """Health, metrics, models, version and administration; everything else is a replica's."""
-        path = request.path
-        if b"%" in path:  # a replica would undo that, and must not see what is not meant for it
-            path = unquote_to_bytes(path)
-        return path in _OWN or path.startswith((b"/health", b"/admin"))
+        known = self._known_targets.get(request.target)
+        if known is None:
+            known = _is_own(request.path)
+            if len(self._known_targets) < _MOST_KNOWN:
+                self._known_targets[request.target] = known
+        return known
 
     def admits(self, request: Request) -> None:
         """Whether a request for a replica may pass. Raises Unauthorized."""
@@ -230,7 +233,7 @@ class Pages:
         chosen = self._router.choose(asked, (), "dry-run", "first")
         if chosen is None:
             raise NoReplica(f"no replica is able to take a request: {_conditions(self._router)}")
-        return _json(chosen[1]._asdict())
+        return _json(chosen[1].as_dict())
 
     async def _decisions(self, request: Request, name: str) -> OwnAnswer:
         return await self.decided(request)
@@ -238,7 +241,7 @@ class Pages:
     async def decided(self, request: Request) -> OwnAnswer:
         """The newest decisions, the newest first. Raises InvalidField."""
         newest = list(self._journal.decisions)[::-1][: self.decision_limit(request)]
-        return _json({"decisions": [decision._asdict() for decision in newest]})
+        return _json({"decisions": [decision.as_dict() for decision in newest]})
 
     @staticmethod
     def decision_limit(request: Request) -> int:
@@ -266,6 +269,14 @@ class Pages:
 
 _CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
 _OWN = frozenset({b"/metrics", b"/version", b"/v1/models"})
+_MOST_KNOWN = 256
+"""Targets that are remembered: clients make them up."""
+
+
+def _is_own(path: bytes) -> bool:
+    if b"%" in path:  # a replica would undo that, and must not see what is not meant for it
+        path = unquote_to_bytes(path)
+    return path in _OWN or path.startswith((b"/health", b"/admin"))
 
 
 def _matched(pattern: str, path: str) -> str | None:

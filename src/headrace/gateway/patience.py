@@ -34,31 +34,33 @@ class PatienceSettings:
 
 
 class _Ring:
-    """The last values, and a high quantile of them that is worked out now and then."""
+    """The last values, and a high quantile of them that is worked out now and then.
 
-    __slots__ = ("_count", "_high", "_values")
+    Attributes:
+        high: the 99th percentile, a little behind; None while too few are known.
+        is_new: whether less is known than it could hold.
+    """
+
+    __slots__ = ("_count", "_due", "_values", "high", "is_new")
 
     def __init__(self) -> None:
+        self.high: float | None = None
+        self.is_new = True
         self._values = [0.0] * _RING
         self._count = 0
-        self._high: float | None = None
+        self._due = _ENOUGH
 
     def add(self, value: float) -> None:
         self._values[self._count % _RING] = value
         self._count += 1
-        if self._count >= _ENOUGH and self._count % (_EVERY if self._count <= _RING else _EVERY_LATER) == 0:
-            known = sorted(self._values[: min(self._count, _RING)])
-            self._high = known[int(0.99 * (len(known) - 1))]
+        if self._count == self._due:
+            self._look()
 
-    @property
-    def is_new(self) -> bool:
-        """Whether less is known than it could hold."""
-        return self._count <= _RING
-
-    @property
-    def high(self) -> float | None:
-        """The 99th percentile, a little behind; None while too few are known."""
-        return self._high
+    def _look(self) -> None:
+        known = sorted(self._values[: self._count])
+        self.high = known[int(0.99 * (len(known) - 1))]
+        self.is_new = self._count <= _RING
+        self._due += _EVERY if self._count < _RING else _EVERY_LATER
 
 
 class Patience:

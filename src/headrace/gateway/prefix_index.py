@@ -64,6 +64,8 @@ class PrefixIndex:
         self.num_changes += 1
         generations = self._generations[replica]
         young, bit, masks = generations.young, 1 << replica, self._masks
+        if young.issuperset(hashes):
+            return  # the usual, and a third of the time of a loop
         for block_hash in hashes:
             if block_hash not in young:
                 young.add(block_hash)

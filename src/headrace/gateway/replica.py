@@ -186,9 +186,10 @@ class Replica:
         """The first token of a request came, so its prompt is computed."""
         self.tokens_in_flight -= num_uncached_tokens
 
-    def end(self) -> None:
-        """A request ended, in whatever way."""
+    def end(self, num_uncached_tokens: int = 0) -> None:
+        """A request ended, in whatever way; so many tokens of it were not told to be computed."""
         self.num_in_flight -= 1
+        self.tokens_in_flight -= num_uncached_tokens
 
     def condition(self, now_s: float) -> Condition:
         """Whether it can take a request, and why not."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, Protocol
 
+import msgspec
+
+from headrace.errors import HeadraceError, ModelNotFound, NoReplica, ReplicaFailed
 from headrace.gateway.budget import RetryBudget
 from headrace.gateway.features import BLOCK_BYTES, BYTES_PER_TOKEN, Features
 from headrace.gateway.fleet import Fleet
 from headrace.gateway.http.upstream import UpstreamPool
 from headrace.gateway.patience import Patience, PatienceSettings
 from headrace.gateway.policies import Policy
+from headrace.gateway.policies.policy import Candidate
 from headrace.gateway.prefix_index import PrefixIndex
 from headrace.gateway.replica import Replica
 
@@ -36,13 +40,13 @@ class ProxySettings:
     patience: PatienceSettings = field(default_factory=PatienceSettings)
 
 
-class Decision(NamedTuple):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """Why a request went where it went.
 
     Attributes:
         at_s: wall clock. kind: "first", "retry", "hedge" or "continue". num_tokens: of the prompt, estimated.
         num_cached_tokens: of those that the replica holds by the index. num_in_flight: at the replica, this one left
-            out. ranked: names of the best eight candidates, the best first.
+            out. best: the best eight candidates, the best first.
     """
 
     request_id: str
@@ -55,7 +59,26 @@ class Decision(NamedTuple):
     num_cached_tokens: int
     num_in_flight: int
     tokens_in_flight: int
-    ranked: tuple[str, ...]
+    best: Sequence[Candidate]
+
+    @property
+    def ranked(self) -> list[str]:
+        """Names of the best candidates."""
+        return [candidate.name for candidate in self.best]
+
+    @property
+    def header(self) -> bytes:
+        """For the client."""
+        return (
+            f"replica={self.replica}; {self.kind}; {self.reason}; cached={self.num_cached_tokens}/{self.num_tokens}; "
+            f"in_flight={self.num_in_flight}"
+        ).encode("latin-1", "replace")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For administrators."""
+        told = msgspec.structs.asdict(self)
+        del told["best"]
+        return {**told, "ranked": self.ranked}
 
 
 class Observer(Protocol):
@@ -112,16 +135,30 @@ class Router:
         candidates = self.fleet.candidates(features.model, excluded, now_s)
         if not candidates:
             return None
-        ranked, reason, num_held = self.policy.pick(features, candidates, now_s)
+        choice = self.policy.pick(features, candidates, now_s)
+        ranked, num_held = choice.ranked, choice.num_held
         replica = ranked[0]
         assert isinstance(replica, Replica)
         if num_held is None:
             num_held = self.index.depths(features.block_hashes).get(replica.number, 0) if features.block_hashes else 0
         return replica, Decision(
-            request_id, self.wall_clock(), kind, features.model, replica.name, reason, features.num_tokens,
+            request_id, self.wall_clock(), kind, features.model, replica.name, choice.reason, features.num_tokens,
             min(num_held * _BLOCK_TOKENS, features.num_tokens), replica.num_in_flight, replica.tokens_in_flight,
-            tuple([candidate.name for candidate in ranked[:_NUM_NAMED]]),
+            ranked[:_NUM_NAMED],
         )  # fmt: skip
+
+    def why_none(self, features: Features, failed: Mapping[str, str]) -> HeadraceError:
+        """What to tell a client whose request no replica answered; `failed`: what happened, by replica."""
+        if failed:
+            tried = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+            return ReplicaFailed(f"no replica answered ({tried})")
+        fleet = self.fleet
+        if len(fleet) and not fleet.knows(features.model):
+            models = sorted({model for replica in fleet for model in replica.models})
+            return ModelNotFound(f"no replica serves {features.model!r}; there is: {', '.join(models)}")
+        now_s = self.clock()
+        states = ", ".join(f"{replica.name} {replica.condition(now_s)}" for replica in fleet) or "there are none"
+        return NoReplica(f"no replica is able to take a request: {states}")
 
     def pool(self, replica: Replica) -> UpstreamPool:
         """Connections to a replica."""

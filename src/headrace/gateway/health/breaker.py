@@ -100,6 +100,10 @@ class Breaker:
         Args:
             is_connection: it failed because its connection could not be made, or broke.
         """
+        if success and self._opened_s is None:  # what nearly all are
+            self._num_in_a_row, self._only_connections = 0, True
+            self._window.record(True, now_s)
+            return False
         state = self.state(now_s)
         if state == "open":  # of a request that was sent before
             self._only_connections = self._only_connections and (success or is_connection)

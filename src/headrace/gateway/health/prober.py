@@ -53,7 +53,7 @@ class _Reply:
     headers: Headers = ()
     body: list[bytes] = field(default_factory=list)
 
-    def head(self, status: int, headers: Headers) -> None:
+    def head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.status, self.headers = status, headers
 
     def data(self, data: bytes) -> None:
@@ -190,7 +190,7 @@ class Prober:
         async with asyncio.timeout(self._settings.timeout_s):
             connection = await pool.connect(self._settings.timeout_s)
             try:
-                connection.ask(reply, request_head(b"GET", path, headers, 0), False)
+                connection.ask(reply, request_head(b"GET", path, headers, 0), b"", False)
                 await reply.done
             finally:
                 connection.abandon()

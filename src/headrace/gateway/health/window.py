@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -19,6 +20,8 @@ class OutcomeWindow:
     _successes: list[int] = field(init=False)
     _failures: list[int] = field(init=False)
     _last: int = field(init=False, default=-1)
+    _place: int = field(init=False, default=0)  # of the current bucket
+    _until_s: float = field(init=False, default=-math.inf)  # its end
 
     def __post_init__(self) -> None:
         """Nothing happened yet."""
@@ -27,9 +30,9 @@ class OutcomeWindow:
 
     def record(self, success: bool, now_s: float) -> None:
         """Count an outcome; time does not go back."""
-        if int(now_s / self.bucket_s) != self._last:
+        if now_s >= self._until_s:
             self._turn(now_s)
-        (self._successes if success else self._failures)[self._last % self.num_buckets] += 1
+        (self._successes if success else self._failures)[self._place] += 1
 
     def counts(self, now_s: float) -> tuple[int, int]:
         """Successes and failures in the window."""
@@ -46,4 +49,4 @@ class OutcomeWindow:
         for bucket in range(max(self._last + 1, current - self.num_buckets + 1), current + 1):
             self._successes[bucket % self.num_buckets] = 0
             self._failures[bucket % self.num_buckets] = 0
-        self._last = current
+        self._last, self._place, self._until_s = current, current % self.num_buckets, (current + 1) * self.bucket_s

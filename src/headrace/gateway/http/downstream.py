@@ -5,55 +5,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Protocol, cast
+from collections.abc import Callable
+from itertools import chain
+from typing import cast
 
 import httptools
 import msgspec
 
 from headrace.errors import BodyTooLarge, HeadraceError, InvalidRequest
-from headrace.gateway.http.messages import Request, response_head
+from headrace.gateway.http.job import Job as Job
+from headrace.gateway.http.limits import ClientLimits as ClientLimits
+from headrace.gateway.http.messages import Request, fields_of, response_head
 from headrace.protocol.error_body import error_body
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientLimits:
-    """What one connection may ask of the gateway.
-
-    Attributes:
-        max_header_bytes: of one request. max_body_bytes: likewise. max_pipelined: requests read ahead.
-        read_timeout_s: for a request to be complete, from its first byte. idle_timeout_s: between two requests.
-    """
-
-    max_header_bytes: int = 64 * 1024
-    max_body_bytes: int = 64 * 1024 * 1024
-    max_pipelined: int = 16
-    read_timeout_s: float = 60.0
-    idle_timeout_s: float = 120.0
-
-
-class Job(Protocol):
-    """What answers a request."""
-
-    def client_left(self) -> None:
-        """Nobody waits for the answer any more."""
-        ...
-
-    def pause(self) -> None:
-        """The client reads more slowly than the answer comes."""
-        ...
-
-    def resume(self) -> None:
-        """It has caught up."""
-        ...
-
-
 Handle = Callable[[Request, "Downstream"], Job]
 
 _LINGER_S = 1.0
+_JSON_LINES = b"content-type: application/json\r\n"
+_JOINED_BYTES = 16 * 1024
+"""A body that is shorter is copied behind its head; two pieces cost more than that."""
+_READ_BYTES = 256 * 1024
+"""As much as one read may bring: a head that begins in it may be as long before it is measured."""
 
 
 class Downstream(asyncio.Protocol):
@@ -64,19 +39,16 @@ class Downstream(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_answered", "_body", "_chunked", "_client", "_clock", "_closing", "_connections", "_handle", "_headers",
-        "_is_http_1_0", "_is_paused", "_is_reading", "_is_tls", "_job", "_keep_alive", "_limits", "_most_header_bytes",
-        "_num_body_bytes", "_num_header_bytes", "_num_read", "_parser", "_since_s", "_target", "_transport", "_waiting",
+        "_answered", "_body", "_chunked", "_client", "_closing", "_connections", "_fields", "_handle", "_head",
+        "_headers", "_is_http_1_0", "_is_paused", "_is_tls", "_job", "_keep_alive", "_limits", "_num_body_bytes",
+        "_num_fed_bytes", "_num_now_bytes", "_num_read", "_parser", "_seen", "_since_s", "_target", "_transport",
+        "_waiting",
     )  # fmt: skip
 
-    def __init__(
-        self, handle: Handle, limits: ClientLimits, clock: Callable[[], float], connections: set[Downstream]
-    ) -> None:
+    def __init__(self, handle: Handle, limits: ClientLimits, connections: set[Downstream]) -> None:
         """Not connected yet; it is in `connections` as long as it is."""
         self._handle = handle
         self._limits = limits
-        self._most_header_bytes = limits.max_header_bytes
-        self._clock = clock
         self._connections = connections
         self._waiting: deque[tuple[Request, bool, bool]] = deque()
         self._job: Job | None = None
@@ -84,9 +56,20 @@ class Downstream(asyncio.Protocol):
         self._chunked = False
         self._closing = False
         self._is_paused = False
-        self._num_read = 0
-        self._since_s = clock()
-        self._is_reading = False  # in the middle of a request
+        self._num_read = 0  # requests
+        self._num_fed_bytes = 0  # since the last of them; more by what the same read brought before
+        self._num_now_bytes = 0  # in this read
+        self._seen: tuple[int, bool] | None = None  # what it did at the last sweep
+        self._since_s = 0.0
+        self._begin()
+
+    def _begin(self) -> None:
+        """The next request."""
+        self._target = b""
+        self._headers: list[tuple[bytes, bytes]] = []  # after the head: trailers, which go nowhere
+        self._head: list[tuple[bytes, bytes]] | None = None
+        self._body: list[bytes] = []
+        self._num_body_bytes = 0
 
     # ---------------------------------------------------------------- asyncio's calls
 
@@ -123,6 +106,8 @@ class Downstream(asyncio.Protocol):
         if self._closing:
             return
         done = self._num_read
+        self._num_now_bytes = num_bytes = len(data)
+        self._num_fed_bytes += num_bytes
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -135,41 +120,44 @@ class Downstream(asyncio.Protocol):
                     _log.error("a request could not be handled", exc_info=limit)
                 limit = InvalidRequest(f"not a request of HTTP/1.1: {error}")
             self._refuse(limit)
+        else:
+            if self._num_read == done and self._num_fed_bytes > self._limits.max_header_bytes:
+                self._unfinished()
+
+    def _unfinished(self) -> None:
+        """A read brought a part of a request, and there is enough of it to look at its headers."""
+        # The parser keeps a header to itself until it is whole.
+        is_endless = self._head is None and self._num_fed_bytes > self._limits.max_header_bytes + _READ_BYTES
+        if is_endless or self._headers_bytes() > self._limits.max_header_bytes:
+            self._refuse(self._headers_too_long())
+
+    def _headers_bytes(self) -> int:
+        return len(self._target) + sum(map(len, chain.from_iterable(self._headers))) + 4 * len(self._headers)
 
     # ---------------------------------------------------------------- httptools' calls
-
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        self._target = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._body: list[bytes] = []
-        self._num_header_bytes = self._num_body_bytes = 0
-        self._is_reading, self._since_s = True, self._clock()
 
     def on_url(self, url: bytes) -> None:
         """A piece of the target."""
         self._target += url
-        self._num_header_bytes += len(url)
-        if self._num_header_bytes > self._most_header_bytes:
-            raise self._headers_too_long()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header."""
-        self._num_header_bytes += len(name) + len(value) + 4
-        if self._num_header_bytes > self._most_header_bytes:
-            raise self._headers_too_long()
         self._headers.append((name.lower(), value))
-
-    def _headers_too_long(self) -> InvalidRequest:
-        return InvalidRequest(f"the headers are longer than {self._most_header_bytes} bytes")
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        for name, value in self._headers:
-            if name == b"content-length" and int(value) > self._limits.max_body_bytes:
-                raise self._too_large(int(value))
-            if name == b"expect" and value.lower() == b"100-continue" and self._job is None:
-                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        limits, head = self._limits, self._headers
+        if self._num_fed_bytes > limits.max_header_bytes and self._headers_bytes() > limits.max_header_bytes:
+            raise self._headers_too_long()
+        self._head, self._headers = head, []
+        self._fields = fields = fields_of(head)
+        if b"content-length" in fields and (length := int(fields[b"content-length"])) > limits.max_body_bytes:
+            raise self._too_large(length)
+        if b"expect" in fields and fields[b"expect"].lower() == b"100-continue" and self._job is None:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _headers_too_long(self) -> InvalidRequest:
+        return InvalidRequest(f"the headers are longer than {self._limits.max_header_bytes} bytes")
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body, chunked coding undone."""
@@ -184,11 +172,16 @@ class Downstream(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """A request is whole."""
         self._num_read += 1
-        self._is_reading, self._since_s = False, self._clock()
+        self._num_fed_bytes = self._num_now_bytes
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        method = self._parser.get_method()
-        request = Request(method, _origin_form(self._target), self._headers, body, self._client, self._is_tls)
-        keep_alive, is_http_1_0 = self._parser.should_keep_alive(), self._parser.get_http_version() == "1.0"
+        parser, target, head = self._parser, self._target, self._head or []
+        if not target.startswith(b"/"):
+            target = _origin_form(target)
+        request = Request(parser.get_method(), target, head, self._fields, body, self._client, self._is_tls)
+        self._begin()
+        keep_alive = parser.should_keep_alive()
+        # To ask for the version is not cheap; before 1.1 nothing was kept alive unless a header said so.
+        is_http_1_0 = (not keep_alive or b"connection" in request.fields) and parser.get_http_version() == "1.0"
         if self._job is None and not self._waiting:
             self._start(request, keep_alive, is_http_1_0)
             return
@@ -215,19 +208,22 @@ class Downstream(asyncio.Protocol):
             self._is_paused = False
             self._transport.resume_reading()
 
-    def reply(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        """A whole answer."""
-        framing = b"content-length: %d" % len(body)
-        self._transport.write(response_head(status, headers, framing, self._keep_alive) + body)
+    def reply(self, status: int, lines: bytes, body: bytes) -> None:
+        """A whole answer, its headers given as lines."""
+        head = response_head(status, lines, b"content-length: %d" % len(body), self._keep_alive)
+        if len(body) < _JOINED_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
         self._done()
 
-    def begin_stream(self, status: int, headers: Iterable[tuple[bytes, bytes]], first: bytes) -> None:
+    def begin_stream(self, status: int, lines: bytes, first: bytes) -> None:
         """The head of an answer of unknown length, and its first piece."""
         self._chunked = not self._is_http_1_0
         if not self._chunked:
             self._keep_alive = False
         framing = b"transfer-encoding: chunked" if self._chunked else b"cache-control: no-store"
-        head = response_head(status, headers, framing, self._keep_alive)
+        head = response_head(status, lines, framing, self._keep_alive)
         # An empty chunk would be the end of the answer.
         is_chunk = self._chunked and first
         self._transport.write(head + (b"%x\r\n%b\r\n" % (len(first), first) if is_chunk else first))
@@ -250,7 +246,6 @@ class Downstream(asyncio.Protocol):
 
     def _done(self) -> None:
         self._answered, self._job = True, None
-        self._since_s = self._clock()
         if not self._keep_alive:
             self._closing = True
             self._transport.close()
@@ -267,10 +262,9 @@ class Downstream(asyncio.Protocol):
             self._transport.abort()
             return
         answer = error_body(error)
-        headers = [(b"content-type", b"application/json")]
         body = msgspec.json.encode(answer.body)
         framing = b"content-length: %d" % len(body)
-        self._transport.write(response_head(answer.status, headers, framing, False) + body)
+        self._transport.write(response_head(answer.status, _JSON_LINES, framing, False) + body)
         asyncio.get_running_loop().call_later(_LINGER_S, self._transport.close)
 
     # ---------------------------------------------------------------- time
@@ -278,8 +272,13 @@ class Downstream(asyncio.Protocol):
     def sweep(self, now_s: float) -> None:
         """Close it when the client takes too long to send a request, or has been silent for long."""
         if self._closing or self._job is not None:
+            self._seen = None
             return
-        limit_s = self._limits.read_timeout_s if self._is_reading else self._limits.idle_timeout_s
+        is_reading = self._target != b""
+        if (self._num_read, is_reading) != self._seen:
+            self._seen, self._since_s = (self._num_read, is_reading), now_s
+            return
+        limit_s = self._limits.read_timeout_s if is_reading else self._limits.idle_timeout_s
         if now_s - self._since_s > limit_s:
             self._closing = True
             self._transport.close()
@@ -294,7 +293,5 @@ class Downstream(asyncio.Protocol):
 
 def _origin_form(target: bytes) -> bytes:
     """Path and query of a target, which a proxy's client gives with scheme and host: both are the same request."""
-    if target.startswith(b"/"):
-        return target
     _, is_absolute, rest = target.partition(b"://")
     return rest[rest.find(b"/") :] if is_absolute and b"/" in rest else b"/" if is_absolute else target

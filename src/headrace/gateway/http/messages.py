@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import NamedTuple
+
+import msgspec
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Names in lower case, in order."""
@@ -21,15 +22,18 @@ _STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.en
 _USUAL = frozenset({b"keep-alive", b"close"})
 
 
-class Request(NamedTuple):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """One request, whole.
 
-    Attributes: target: path and query. client: address of the peer. is_tls: whether it came over TLS.
+    Attributes:
+        target: path and query. headers: all of them. fields: the first of each name. client: address of the peer.
+        is_tls: whether it came over TLS.
     """
 
     method: bytes
     target: bytes
     headers: Headers
+    fields: Mapping[bytes, bytes]
     body: bytes
     client: str
     is_tls: bool = False
@@ -41,35 +45,41 @@ class Request(NamedTuple):
 
     def header(self, name: bytes) -> bytes:
         """The first of that name; empty when there is none."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return b""
+        return self.fields.get(name, b"")
 
 
-def response_head(status: int, headers: Iterable[tuple[bytes, bytes]], framing: bytes, keep_alive: bool) -> bytes:
+def lines_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Headers as they are sent."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
+def response_head(status: int, lines: bytes, framing: bytes, keep_alive: bool) -> bytes:
     """Status line and headers of an answer, `framing` being its content-length or transfer-encoding line."""
-    head = _STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
-    for name, value in headers:
-        head += name + b": " + value + b"\r\n"
-    return head + framing + (b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n")
+    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
+    return b"%b%b%b%b" % (line, lines, framing, b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n")
 
 
 def request_head(method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]], num_bytes: int) -> bytes:
     """Request line and headers, with the length of the body."""
-    head = method + b" " + target + b" HTTP/1.1\r\n"
-    for name, value in headers:
-        head += name + b": " + value + b"\r\n"
-    return head + b"content-length: %d\r\n\r\n" % num_bytes
+    return b"%b %b HTTP/1.1\r\n%bcontent-length: %d\r\n\r\n" % (method, target, lines_of(headers), num_bytes)
 
 
-def end_to_end(headers: Headers, without: frozenset[bytes] = HOP_BY_HOP) -> list[tuple[bytes, bytes]]:
-    """Without those of one connection, those that `connection` names included.
+def fields_of(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The first of each name."""
+    return dict(headers[::-1])
+
+
+def end_to_end(headers: Headers, fields: Mapping[bytes, bytes], without: frozenset[bytes] = HOP_BY_HOP) -> bytes:
+    """The lines without those of one connection, those that `connection` names included.
 
     Args:
-        without: HOP_BY_HOP, and what else is to be left out.
+        fields: the first of each name. without: HOP_BY_HOP, and what else is to be left out.
     """
-    for name, value in headers:
-        if name == b"connection" and value.lower() not in _USUAL:
-            without |= {token.strip().lower() for token in value.split(b",")}
-    return [header for header in headers if header[0] not in without]
+    if b"connection" in fields:
+        without = without.union(*(_named(value) for name, value in headers if name == b"connection"))
+    return b"".join([b"%b: %b\r\n" % header for header in headers if header[0] not in without])
+
+
+def _named(connection: bytes) -> set[bytes]:
+    lower = connection.lower()
+    return set() if lower in _USUAL else {token.strip() for token in lower.split(b",")}

@@ -10,16 +10,17 @@ from typing import Protocol, cast
 
 import httptools
 
-from headrace.gateway.http.messages import Headers
 from headrace.gateway.replica import Endpoint
 
 _log = logging.getLogger(__name__)
+_JOINED_BYTES = 16 * 1024
+"""A body that is shorter is copied behind its head; two pieces cost more than that."""
 
 
 class Listener(Protocol):
     """Who asked; one of `completed` and `broke` is called, last and once."""
 
-    def head(self, status: int, headers: Headers) -> None:
+    def head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Status and headers are there."""
         ...
 
@@ -37,39 +38,52 @@ class Listener(Protocol):
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """One connection to a replica. Owned by its pool."""
+    """One connection to a replica. Owned by its pool.
+
+    Attributes: is_open: whether something can be sent.
+    """
 
     __slots__ = (
-        "_headers", "_heard", "_is_head", "_is_open", "_listener", "_num_exchanges", "_parser", "_pool", "_transport"
+        "_headers",
+        "_heard",
+        "_is_head",
+        "_listener",
+        "_num_exchanges",
+        "_parser",
+        "_pieces",
+        "_pool",
+        "_status",
+        "_transport",
+        "is_open",
+        "on_body",
     )  # fmt: skip
 
     def __init__(self, pool: UpstreamPool) -> None:
         """Not connected yet."""
         self._pool = pool
         self._listener: Listener | None = None
-        self._is_open = False
+        self.is_open = False
         self._num_exchanges = 0
         self._heard = False
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append  # for httptools: what one read brings is passed on together
 
     @property
     def is_stale(self) -> bool:
         """Whether it was idle before this exchange and nothing came since: the replica may just have hung up on it."""
         return self._num_exchanges > 1 and not self._heard
 
-    @property
-    def is_open(self) -> bool:
-        """Whether something can be sent."""
-        return self._is_open
-
-    def ask(self, listener: Listener, request: bytes, is_head: bool) -> None:
-        """Send a request."""
+    def ask(self, listener: Listener, head: bytes, body: bytes, is_head: bool) -> None:
+        """Send a request; `is_head` when its answer has no body."""
         self._listener = listener
         self._is_head = is_head
         self._num_exchanges += 1
         self._heard = False
         self._headers: list[tuple[bytes, bytes]] = []
-        self._parser = httptools.HttpResponseParser(self)
-        self._transport.write(request)
+        if len(body) < _JOINED_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
 
     def abandon(self) -> None:
         """Nobody wants the answer: hang up, which is how a replica learns of it."""
@@ -78,17 +92,17 @@ class UpstreamConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Hang up."""
-        self._is_open = False
+        self.is_open = False
         self._transport.abort()
 
     def pause(self) -> None:
         """Read no more for now."""
-        if self._is_open:
+        if self.is_open:
             self._transport.pause_reading()
 
     def resume(self) -> None:
         """Read on."""
-        if self._is_open:
+        if self.is_open:
             self._transport.resume_reading()
 
     # ---------------------------------------------------------------- asyncio's calls
@@ -96,7 +110,8 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected."""
         self._transport = cast(asyncio.Transport, transport)
-        self._is_open = True
+        self.is_open = True
+        self._parser = httptools.HttpResponseParser(self)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the answer."""
@@ -107,11 +122,14 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._deliver()
             cause = error.__context__  # httptools wraps what a callback raises: a fault of ours, not of the replica
             if cause is not None:
                 _log.error("an answer could not be passed on", exc_info=cause)
             self._break(f"what it sent is no answer of HTTP/1.1: {error}")
             self.close()
+        else:
+            self._deliver()
 
     def eof_received(self) -> bool:
         """The replica sends no more."""
@@ -119,7 +137,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """The replica hung up."""
-        self._is_open = False
+        self.is_open = False
         self._pool.lost(self)
         self._break("it closed the connection" if error is None else f"the connection broke: {error}")
 
@@ -130,13 +148,18 @@ class UpstreamConnection(asyncio.Protocol):
 
     # ---------------------------------------------------------------- httptools' calls
 
+    def on_message_begin(self) -> None:
+        """The first byte of an answer, which may be one that nobody asked for, right behind another."""
+        if self._listener is None:
+            self.close()
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header."""
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        status = self._parser.get_status_code()
+        self._status = status = self._parser.get_status_code()
         if status < 200:
             self._headers = []
         elif self._listener is not None:
@@ -144,19 +167,25 @@ class UpstreamConnection(asyncio.Protocol):
             if self._is_head:
                 self._complete(reusable=False)
 
-    def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
-        if self._listener is not None:
-            self._listener.data(body)
-
     def on_message_complete(self) -> None:
         """The answer is whole."""
-        if self._parser.get_status_code() >= 200 and self._listener is not None:
+        self._deliver()
+        if self._status >= 200 and self._listener is not None:
             self._complete(reusable=self._parser.should_keep_alive())
+
+    def _deliver(self) -> None:
+        """Pass on what came of the body."""
+        pieces = self._pieces
+        if not pieces:
+            return
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        if self._listener is not None:
+            self._listener.data(data)
 
     def _complete(self, reusable: bool) -> None:
         listener, self._listener = self._listener, None
-        if reusable and self._is_open:
+        if reusable and self.is_open:
             self._pool.give_back(self)
         else:
             self.close()

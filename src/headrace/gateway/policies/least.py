@@ -27,9 +27,10 @@ class Least:
         """The least loaded first."""
         first = self._turn % len(replicas)
         self._turn = first + 1
-        turned = [*replicas[first:], *replicas[:first]]
+        turned = [*replicas[first:], *replicas[:first]] if first else replicas
         loads = self._loads(turned, now_s)
-        if loads.count(loads[0]) == len(loads):
+        least = min(loads)
+        if least == max(loads):
             return Choice(turned, self._reason)
         ranked = [turned[place] for place in sorted(range(len(turned)), key=loads.__getitem__)]
         return Choice(ranked, self._reason)

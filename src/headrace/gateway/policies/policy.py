@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from headrace.gateway.features import Features
 
@@ -36,7 +38,7 @@ class Candidate(Protocol):
         ...
 
 
-class Choice(NamedTuple):
+class Choice(msgspec.Struct, frozen=True):
     """A decision.
 
     Attributes:

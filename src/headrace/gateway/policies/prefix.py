@@ -34,8 +34,7 @@ class Prefix:
     def pick(self, features: Features, replicas: Sequence[Candidate], now_s: float) -> Choice:
         """Rank by what has to be computed first."""
         hashes = features.block_hashes
-        depths = self._index.depths(hashes) if hashes else {}
-        if not depths:
+        if not hashes or not (depths := self._index.depths(hashes)):
             return self._otherwise.pick(features, replicas, now_s)
         weights = [replica.weight(now_s) for replica in replicas]
         loads = [replica.tokens_in_flight / weight for replica, weight in zip(replicas, weights, strict=True)]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from headrace.gateway.gateway import OwnAnswer
-from headrace.gateway.http.messages import Request
+from headrace.gateway.http.messages import Request, fields_of
 from headrace.gateway.replica import Endpoint
 from headrace.gateway.tally import Tally
 
@@ -62,7 +62,7 @@ class Asked(msgspec.Struct, array_like=True, tag=4):
     @property
     def request(self) -> Request:
         """As it came in."""
-        return Request(self.method, self.target, self.headers, self.body, self.client)
+        return Request(self.method, self.target, self.headers, fields_of(self.headers), self.body, self.client)
 
 
 class Answered(msgspec.Struct, array_like=True, tag=5):
