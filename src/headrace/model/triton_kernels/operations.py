@@ -49,23 +49,23 @@ def _launch_norm(
     norm_kernel[(x.shape[0],)](
         x, added, x if weight is None else weight, x if bias is None else bias, out, sums,
         x.stride(0), added.stride(0), eps, offset, x.shape[1], padded,
-        centered, residual is not None, weight is not None, bias is not None, num_warps=_norm_warps(padded),
+        centered, residual is not None, weight is not None, bias is not None, num_warps=norm_warps(padded),
     )  # fmt: skip
 
 
-def _norm_warps(padded: int) -> int:
+def norm_warps(padded: int) -> int:
     """Eight elements a thread or so; to be confirmed on a GPU."""
     return min(16, max(1, padded // 256))
 
 
-def activate(x: torch.Tensor, activation: int, gated: bool) -> torch.Tensor:
+def activate(x: torch.Tensor, activation: int, gated: bool, block: int = _ACTIVATE_BLOCK) -> torch.Tensor:
     """Of x [M, 2n] if gated activation(gate) · up, the gates first; else activation(x), [M, n]; returns [M, n].
 
-    activation: as `kernels.linear.Activation`.
+    activation: as `kernels.linear.Activation`. block: columns of one program.
     """
     n = x.shape[1] // 2 if gated else x.shape[1]
     out = torch.empty(x.shape[0], n, dtype=x.dtype, device=x.device)
-    block = min(_ACTIVATE_BLOCK, power_of_two(n))
+    block = min(block, power_of_two(n))
     activate_kernel[(x.shape[0], -(-n // block))](x, out, x.stride(0), activation, gated, n, block)
     return out
 
