@@ -24,9 +24,12 @@ from hypothesis import strategies as st
 from headrace.config.gateway import GatewayConfig
 from headrace.errors import ConfigError, InvalidRequest, ServerDraining
 from headrace.gateway.assembly import Assembly, assemble
+from headrace.gateway.fleet import Fleet
 from headrace.gateway.gateway import OwnAnswer
 from headrace.gateway.http.downstream import ClientLimits
 from headrace.gateway.http.messages import Request, fields_of
+from headrace.gateway.journal import Journal
+from headrace.gateway.prefix_index import PrefixIndex
 from headrace.gateway.processes.link import Link
 from headrace.gateway.processes.messages import (
     Message,
@@ -43,6 +46,7 @@ from headrace.gateway.processes.messages import (
 from headrace.gateway.processes.shared_index import SharedIndex
 from headrace.gateway.processes.worker import Worker, WorkerPages
 from headrace.gateway.replica import Endpoint
+from headrace.gateway.route import Decision
 from headrace.gateway.tally import Tally
 from headrace.protocol.json_call import call_json
 from tests.gateway.test_prober import until
@@ -86,6 +90,30 @@ def test_messages_arrive_as_they_were_sent(tally: Tally) -> None:
     for message in messages:
         assert decode(encode(message)) == message
     assert list(hashes_of(sent("here", [0, 1, 2**64 - 1]))) == [0, 1, 2**64 - 1]
+
+
+def journal_of(*statuses: int) -> Journal:
+    """One that has counted answers of these statuses, each after a retry."""
+    index = PrefixIndex()
+    journal = Journal(Fleet(index), index, lambda: 0.0)
+    for status in statuses:
+        for kind in ("first", "retry"):
+            journal.decided(Decision("id", 0.0, kind, "m", "r0", "", 200, 128, 0, 0, ("r0",)))
+            journal.attempt_ended("r0", "ok" if kind == "retry" else "failed")
+        journal.finished("ok" if status < 400 else "error", status, 0.3, 0.00003, (200, 120, 7))
+    return journal
+
+
+def test_a_journal_of_a_sum_tells_what_one_that_counted_all_would() -> None:
+    parent = journal_of()
+    parent.take(sum((journal_of(*statuses).tally() for statuses in [(200, 200), (), (503,)]), Tally()))
+    alone = journal_of(200, 200, 503)
+    own = b"process_"
+    assert [line for line in parent.render().splitlines() if own not in line] == [
+        line for line in alone.render().splitlines() if own not in line
+    ]
+    assert parent.counts == alone.counts
+    assert parent.counts["sent_retry"] == 3
 
 
 def test_what_is_under_way_adds_up() -> None:

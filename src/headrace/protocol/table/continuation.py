@@ -26,6 +26,8 @@ _CONTINUATION = Object(
 CONTINUE = Field(
     "headrace_continue",
     _CONTINUATION,
-    "A stream that another replica began goes on: only what comes after the given tokens is sent. With stream: true.",
+    "A stream that another replica began goes on: only what comes after the given tokens is sent. With stream: true. "
+    "Gateways send it to their replicas and refuse it from clients; a server takes it from anybody who may ask for "
+    "answers, and bounds it like the prompt and the answer that it stands for.",
     "internal",
 )
