@@ -175,8 +175,8 @@ class Backend:
 
     def _choices(self, call: GenerationCall, prepared: Prepared, parsers: list[AnswerParser]) -> list[Choice]:
         params = prepared.params
-        # Stop strings are looked for as tokens come, so that the engine stops there, also when nothing is streamed.
-        immediate = call.stream or bool(params.stop)
+        # Also when nothing is streamed: the engine stops at a stop string, and each token counts as what it is part of.
+        immediate = call.stream or bool(params.stop) or any(parser.marks_reasoning for parser in parsers)
         return [
             Choice(
                 index,

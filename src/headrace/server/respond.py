@@ -9,9 +9,10 @@ from typing import Literal
 
 from headrace.engine.outputs import TokenLogprobs
 from headrace.errors import HeadraceError, RequestFailed
+from headrace.protocol.parts import Part
 from headrace.protocol.progress import Progress
 from headrace.protocol.write import PromptInfo, TokenLogprob, Usage, Writer
-from headrace.server.choice import Choice
+from headrace.server.choice import Choice, Piece
 from headrace.server.exchange import Exchange
 from headrace.server.generation import Generation
 from headrace.server.token_names import TokenNames
@@ -59,6 +60,7 @@ class Responder:
         self._headers = headers
         self._is_begun = False
         self._is_told = [False] * len(generation.choices)
+        self._num_reasoning_tokens = 0
 
     async def respond(self) -> None:
         """Answer. Raises the error of a generation that failed before anything was sent."""
@@ -165,7 +167,7 @@ class Responder:
             return self._write_choice_told(choice, self._progress, data)
         index, parser, parts = choice.index, self._parsers[choice.index], self._writer.parts
         data.extend(
-            parts(index, parser.push(piece.text), piece.token_ids, self._named(piece.logprobs))
+            parts(index, self._read(parser, piece), piece.token_ids, self._named(piece.logprobs))
             for piece in choice.drain(_PIECES_AT_ONCE)
         )
         if choice.has_pieces:
@@ -188,7 +190,7 @@ class Responder:
             place_of_end -= 1 + (len(pieces) > 1 and not pieces[-1].token_ids)
         ending = b""
         for place, piece in enumerate(pieces):
-            events = parts(index, parser.push(piece.text), piece.token_ids, self._named(piece.logprobs))
+            events = parts(index, self._read(parser, piece), piece.token_ids, self._named(piece.logprobs))
             progress.took(index, piece.token_ids)
             if place < place_of_end:
                 data.append(progress.marked(index, events))
@@ -201,6 +203,14 @@ class Responder:
             progress.ended(index, reason)
             data.append(progress.marked(index, b"".join(last)))
         return not choice.has_pieces
+
+    def _read(self, parser: AnswerParser, piece: Piece) -> list[Part]:
+        """What a piece's text means; its tokens are reasoning's when that is open before or after it."""
+        was_reasoning = parser.is_reasoning
+        parts = parser.push(piece.text)
+        if was_reasoning or parser.is_reasoning:
+            self._num_reasoning_tokens += len(piece.token_ids)
+        return parts
 
     def _finish(self, choice: Choice, reason: FinishReason, data: list[bytes]) -> None:
         if self._writer.call.sampling.get("prompt_logprobs") is not None and choice.output is None:
@@ -232,4 +242,5 @@ class Responder:
             sum(prompt.num_tokens for prompt in self._prompts),
             0 if self._writer.call.prompt_only else sum(choice.num_tokens for choice in self._generation.choices),
             sum(self._num_cached_tokens(place) for place in range(len(self._prompts))),
+            self._num_reasoning_tokens if any(parser.marks_reasoning for parser in self._parsers) else None,
         )

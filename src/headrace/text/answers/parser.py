@@ -36,6 +36,7 @@ class AnswerParser:
 
     Attributes:
         needs_special_tokens: whether the text must be decoded with its special tokens: the marks may be such.
+        marks_reasoning: whether reasoning can be told from content. is_reasoning: whether the text so far ends in it.
     """
 
     def __init__(
@@ -55,9 +56,11 @@ class AnswerParser:
         self._drops_space = False
         self._ended = False
         self._regions: Any = None
+        self.is_reasoning = False
         forced = self._named is not None or self._reader is not None
         template = None if forced else _template(answer_format, bool(tools) and choice.mode != "none")
         self.needs_special_tokens = template is not None
+        self.marks_reasoning = template is not None and bool(template["fields"].keys() & REASONING_FIELDS)
         if template is not None:
             from transformers.utils.chat_parsing import ResponseParser
 
@@ -102,7 +105,7 @@ class AnswerParser:
                 self._take(event, parts)
         except Exception:  # a template of a model's own may ask for what the answer does not have
             _log.warning("the response template does not fit an answer; the rest of it comes as content", exc_info=True)
-            self._regions = None
+            self._regions, self.is_reasoning = None, False
             parts.append(ContentPart(self._held + text))
             self._held = ""
         return parts
@@ -115,6 +118,7 @@ class AnswerParser:
             self._take_text(event["text"], name in REASONING_FIELDS, parts)
         elif name in REASONING_FIELDS:
             self._held, self._drops_space = "", True
+            self.is_reasoning = kind == "region_open"
 
     def _take_call(self, kind: str, event: Mapping[str, Any], parts: list[Part]) -> None:
         if kind == "region_open":
