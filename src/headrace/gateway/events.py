@@ -110,6 +110,10 @@ class EventStream:
         return events
 
     def _read(self, comment: bytes) -> None:
+        index, _, ids = comment.partition(b":")
+        if ids.isdigit():  # one token of one choice, as usual
+            self._choice(index).token_ids.append(int(ids))
+            return
         for item in comment.split():
             index, colon, ids = item.partition(b":")
             if colon and b"=" not in index:

@@ -301,12 +301,13 @@ class Exchange(msgspec.Struct, eq=False):
     def watch(self, now_s: float) -> None:
         """Look for attempts that have been silent for too long."""
         for attempt in list(self.attempts):
-            if attempt.is_paused or not attempt.is_live:
+            silent_s = now_s - (attempt.last_s or attempt.sent_s)
+            if silent_s < self.router.settings.patience.least_s or attempt.is_paused or not attempt.is_live:
                 continue
             patience = attempt.patience
             if attempt is self._winner or attempt.last_s is not None:
                 limit_s = patience.gap_limit_s()
-                if now_s - (attempt.last_s or attempt.sent_s) > limit_s:
+                if silent_s > limit_s:
                     self._fail(attempt, f"it was silent for more than {limit_s:.2f} s in the middle", "stalled")
                 continue
             limit_s = (
@@ -314,7 +315,7 @@ class Exchange(msgspec.Struct, eq=False):
                 if self._features.stream
                 else patience.whole_limit_s(self._tokens_of_whole(attempt))
             )
-            if now_s - attempt.sent_s > limit_s:
+            if silent_s > limit_s:
                 self._lose_patience(attempt, limit_s, now_s)
 
     def _lose_patience(self, attempt: Attempt, limit_s: float, now_s: float) -> None:

@@ -85,7 +85,7 @@ class Pages:
         known = self._known_targets.get(request.target)
         if known is None:
             known = _is_own(request.path)
-            if len(self._known_targets) < _MOST_KNOWN:
+            if len(self._known_targets) < _MOST_KNOWN and len(request.target) < _MOST_KNOWN:
                 self._known_targets[request.target] = known
         return known
 
@@ -270,7 +270,7 @@ class Pages:
 _CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
 _OWN = frozenset({b"/metrics", b"/version", b"/v1/models"})
 _MOST_KNOWN = 256
-"""Targets that are remembered: clients make them up."""
+"""Targets that are remembered, and the length of one: clients make them up."""
 
 
 def _is_own(path: bytes) -> bool:

@@ -5,7 +5,7 @@ A replica that accepts requests and stalls looks healthy to everything but its o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _RING = 256
 _ENOUGH = 16
@@ -23,6 +23,7 @@ class PatienceSettings:
     Attributes:
         least_first_s, least_gap_s: no limit is shorter: what a pause of the system takes.
         unknown_first_s, unknown_gap_s, unknown_whole_s: limits while too little is known. most_s: none is longer.
+        least_s: the shortest of all: who has been silent for less need not be looked at.
     """
 
     least_first_s: float = 0.75
@@ -31,6 +32,12 @@ class PatienceSettings:
     unknown_gap_s: float = 10.0
     unknown_whole_s: float = 120.0
     most_s: float = 120.0
+    least_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Find the shortest of them."""
+        limits = (self.least_first_s, self.least_gap_s, self.unknown_first_s, self.unknown_gap_s, self.unknown_whole_s)
+        object.__setattr__(self, "least_s", min(*limits, self.most_s))
 
 
 class _Ring:

@@ -92,7 +92,7 @@ class Replica:
         self.num_in_flight = 0
         self.tokens_in_flight = 0
         self.load = NO_LOAD
-        self._endpoint = endpoint
+        self._endpoint, self._weight = endpoint, endpoint.weight
         self.authority = endpoint.authority.encode()
         self._changed = changed
         self._is_up = True
@@ -110,7 +110,7 @@ class Replica:
 
     @endpoint.setter
     def endpoint(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
+        self._endpoint, self._weight = endpoint, endpoint.weight
         self.authority = endpoint.authority.encode()
         self._changed()
 
@@ -161,14 +161,14 @@ class Replica:
 
     def weight(self, now_s: float) -> float:
         """Its share: after an outage it grows for ten seconds, so that a cold replica is not flooded."""
-        since = self._warm_since_s
-        closed_s = self.breaker.closed_s
-        if closed_s is not None and closed_s > since:
+        since, closed_s = self._warm_since_s, self.breaker.closed_s
+        if closed_s is None:
+            if now_s - since >= SLOW_START_S:  # as nearly always
+                return self._weight
+        elif closed_s > since:
             since = closed_s
         share = (now_s - since) / SLOW_START_S
-        if share >= 1.0:
-            return self._endpoint.weight
-        return self._endpoint.weight * max(share, _LEAST_SHARE)
+        return self._weight if share >= 1.0 else self._weight * max(share, _LEAST_SHARE)
 
     def came_up(self, now_s: float) -> None:
         """A probe succeeded after it was down: what failed before was the outage."""

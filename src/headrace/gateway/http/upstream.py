@@ -122,14 +122,16 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._deliver()
+            if self._pieces:
+                self._deliver()
             cause = error.__context__  # httptools wraps what a callback raises: a fault of ours, not of the replica
             if cause is not None:
                 _log.error("an answer could not be passed on", exc_info=cause)
             self._break(f"what it sent is no answer of HTTP/1.1: {error}")
             self.close()
         else:
-            self._deliver()
+            if self._pieces:
+                self._deliver()
 
     def eof_received(self) -> bool:
         """The replica sends no more."""
@@ -169,15 +171,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The answer is whole."""
-        self._deliver()
+        if self._pieces:
+            self._deliver()
         if self._status >= 200 and self._listener is not None:
             self._complete(reusable=self._parser.should_keep_alive())
 
     def _deliver(self) -> None:
         """Pass on what came of the body."""
         pieces = self._pieces
-        if not pieces:
-            return
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         if self._listener is not None:
