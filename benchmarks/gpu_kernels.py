@@ -83,7 +83,7 @@ class Bench:
             error = f"{type(problem).__name__}: {str(problem)[:100]}"
         self.figures.append(Figure(kernel, shape, batch, variant, us, limit, error))
         print(
-            f"{kernel:10} {shape:5} {batch:4}  {variant:44} {us:9.1f} µs  limit {limit:8.1f}  {limit / us:4.0%} {error}"
+            f"{kernel:18} {shape:5} {batch:4}  {variant:44} {us:9.1f} µs  limit {limit:8.1f}  {limit / us:4.0%} {error}"
         )
         return us
 
@@ -278,8 +278,8 @@ def prefill(bench: Bench, name: str, shape: Shape) -> None:
             (128, 128, 8, 2), (256, 64, 8, 2),
         ):  # fmt: skip
             calls = attention_calls(layer, batch, planner(prefill=Tile(rows, tokens, warps, stages)), caches)
-            variant = f"after {past}: {rows} rows {tokens} tokens {warps} warps {stages} stages"
-            bench.time("prefill", name, 2_048, variant, flops / 700e12 * bench.bandwidth, calls)
+            variant = f"{rows} rows {tokens} tokens {warps} warps {stages} stages"
+            bench.time(f"prefill after {past}", name, 2_048, variant, flops / 700e12 * bench.bandwidth, calls)
 
 
 def small(bench: Bench, name: str, shape: Shape) -> None:
@@ -317,16 +317,16 @@ def sampling(bench: Bench) -> None:
                 ((4_096, 16),) if num_rows != 32 else ((2_048, 8), (4_096, 16), (8_192, 16), (8_192, 32))
             ):
                 call = lambda l=logits, c=columns, b=block, w=warps: draw(l, **c, block=b, num_warps=w)  # noqa: E731, E741
-                bench.time("draw", "-", num_rows, f"{what}, blocks of {block}, {warps} warps", logits.nbytes, [call])
-        bench.time("draw", "-", num_rows, "torch.sort", logits.nbytes, [lambda logits=logits: logits.sort(-1)])
+                bench.time(f"draw {what}", "-", num_rows, f"blocks of {block}, {warps} warps", logits.nbytes, [call])
+        bench.time("sort", "-", num_rows, "torch", logits.nbytes, [lambda logits=logits: logits.sort(-1)])
 
 
 def report(bench: Bench) -> Iterator[str]:
     """The best of each."""
-    yield f"{'kernel':10} {'shape':5} batch  best variant                                        µs     limit"
+    yield f"{'kernel':18} {'shape':5} batch  best variant                                        µs     limit"
     for kernel, shape, batch in dict.fromkeys((f.kernel, f.shape, f.batch) for f in bench.figures):
         if best := bench.best(kernel, shape, batch):
-            yield f"{kernel:10} {shape:5} {batch:5}  {best.variant:44} {best.us:9.1f} {best.limit_us:9.1f}"
+            yield f"{kernel:18} {shape:5} {batch:5}  {best.variant:44} {best.us:9.1f} {best.limit_us:9.1f}"
 
 
 def main() -> None:

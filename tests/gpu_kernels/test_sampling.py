@@ -140,6 +140,13 @@ def test_rows_with_a_stride_and_blocks_of_any_size(device):
         assert drawn(wide.to(device)[:, :500], rows, device, block=block) == wanted
 
 
+def test_a_setting_that_is_not_one_number_per_row_is_refused(device):
+    columns = DrawSettings.of([row(), row()], 50, torch.device(device))
+    named = {name: getattr(columns, name) for name in ("uniform", "sharpness", "top_k", "top_p", "min_p")}
+    with pytest.raises(ValueError, match="one number per row"):
+        draw(torch.randn(3, 50, device=device), **named)
+
+
 def test_transposed_logits_are_refused(device):
     with pytest.raises(ValueError, match="dense"):
         drawn(torch.randn(50, 2).t(), [row(), row()], device)

@@ -38,10 +38,13 @@ def draw(
         int64 [R], -1 where the row's highest logit is not finite.
 
     Raises:
-        ValueError: the rows are not dense.
+        ValueError: the rows are not dense, or the settings are not one number per row.
     """
     if logits.stride(1) != 1:
         raise ValueError(f"the rows of logits must be dense, not of strides {logits.stride()}")
+    for column in (uniform, sharpness, top_k, top_p, min_p):
+        if column.numel() != logits.shape[0] or not column.is_contiguous():
+            raise ValueError(f"a setting of {logits.shape[0]} rows has one number per row, dense; not {column.shape}")
     out = torch.empty(logits.shape[0], dtype=torch.int64, device=logits.device)
     draw_kernel[(logits.shape[0],)](
         logits, uniform, sharpness, top_k, top_p, min_p, out, logits.stride(0), logits.shape[1],

@@ -96,7 +96,8 @@ def _split_range(first, context, split, NUM_SPLITS: tl.constexpr, MIN_TOKENS: tl
     return begin, tl.minimum(begin + share, context)
 
 
-@triton.jit
+# What changes from step to step is no reason to compile again, however it divides by 16.
+@triton.jit(do_not_specialize=["table_row"])
 def decode_kernel(
     query, keys, values, block_table, context_len, sinks, out, partial_out, partial_lse,
     query_token, query_head, table_row, scale, softcap,
@@ -179,7 +180,7 @@ def merge_kernel(
     tl.store(out + at, result.to(out.dtype.element_ty), mask=out_dim < E)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["table_row", "first_row", "num_rows"])
 def prefill_kernel(
     query, keys, values, block_table, context_len, query_start, sinks, out,
     query_token, query_head, table_row, first_row, num_rows, scale, softcap,
