@@ -32,6 +32,9 @@ def test_auto_is_the_first_that_serves_the_layers() -> None:
 
 def test_triton_serves_cuda_and_on_the_cpu_only_who_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton")
+    from headrace.model.attention.triton_paged import TritonAttention
+
+    monkeypatch.setattr(TritonAttention, "_try", lambda *_: None)  # there may be no such device here
     monkeypatch.setattr(registry, "_factories", {name: registry._factories[name] for name in ("triton", "torch")})
     assert registry.choose("auto", [make_layer(head_dim=64)], torch.bfloat16, torch.device("cuda")).name == "triton"
     assert registry.choose("auto", [make_layer(head_dim=512)], torch.bfloat16, torch.device("cuda")).name == "torch"
@@ -45,6 +48,19 @@ def test_triton_without_its_package_is_refused_in_words(monkeypatch: pytest.Monk
     with pytest.raises(ConfigError, match="needs the triton package"):
         registry.get("triton")
     assert registry.choose("auto", [make_layer(head_dim=64)], torch.float32, torch.device("cuda")).name == "torch"
+
+
+def test_kernels_that_do_not_run_on_a_device_are_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    from headrace.model.attention.triton_paged import TritonAttention
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of resource: shared memory, 98816 of 65536")
+
+    monkeypatch.setattr(TritonAttention, "_try", fail)
+    refusal = registry.get("triton").refusal([make_layer(head_dim=64)], torch.float16, torch.device("cuda"))
+    assert refusal is not None and "shared memory, 98816 of 65536" in refusal
+    assert registry.choose("auto", [make_layer(head_dim=64)], torch.float16, torch.device("cuda")).name == "torch"
 
 
 def test_a_name_that_does_not_serve_the_layers_is_refused_with_the_reason() -> None:

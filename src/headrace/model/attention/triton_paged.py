@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from headrace.model.triton_kernels.paged import PagedCache
 
 _MAX_DIM = 256
+_TRIAL_BLOCK_SIZE = 32  # the engine's own default, so that what a trial compiles is of use
 
 
 class TritonAttention:
@@ -44,7 +46,10 @@ class TritonAttention:
         self._num_sms = 1  # the interpreter's
 
     def refusal(self, layers: Sequence[LayerSpec], dtype: torch.dtype, device: torch.device) -> str | None:
-        """Serves CUDA devices, or where Triton interprets the CPU; three dtypes, head sizes up to 256."""
+        """Serves CUDA devices, or where Triton interprets the CPU; three dtypes, head sizes up to 256.
+
+        Its kernels are tried: a device with less memory in its multiprocessors than they were made for refuses them.
+        """
         if device.type == "cpu" and not self.is_interpreted:
             return "it runs on CUDA devices; on the CPU only in Triton's interpreter (TRITON_INTERPRET=1)"
         if device.type not in ("cpu", "cuda"):
@@ -52,7 +57,38 @@ class TritonAttention:
         if dtype not in self._kernels.DTYPES:
             return f"it does float32, bfloat16 and float16, not {dtype}"
         large = [dim for layer in layers for dim in (layer.key_dim, layer.value_dim) if dim > _MAX_DIM]
-        return f"it does head sizes up to {_MAX_DIM}, not {large[0]}" if large else None
+        if large:
+            return f"it does head sizes up to {_MAX_DIM}, not {large[0]}"
+        for layer in dict.fromkeys(replace(layer, index=0, group=0) for layer in layers):
+            try:
+                self._try(layer, dtype, device)
+            except Exception as error:  # of Triton's compiler, its launcher or the device: whatever it is, it refuses
+                return f"its kernels do not run here: {type(error).__name__}: {error}"
+        return None
+
+    def _try(self, layer: LayerSpec, dtype: torch.dtype, device: torch.device) -> None:
+        """One decode and one chunk of two tokens."""
+        cache = self.allocate(layer, 2, _TRIAL_BLOCK_SIZE, dtype, device)
+        first, second = 0, _TRIAL_BLOCK_SIZE  # slots at which the blocks begin
+
+        def ints(*values: int) -> torch.Tensor:
+            return torch.tensor(values, dtype=torch.int32, device=device)
+
+        batch = AttentionBatch(
+            query_lens=[1, 2],
+            context_lens=[1, 2],
+            num_decodes=1,
+            query_start=ints(0, 1, 3),
+            context_len=ints(1, 2),
+            slot_mapping=ints(first, second, second + 1).long(),
+            block_table=ints(0, 1)[:, None],
+            block_size=_TRIAL_BLOCK_SIZE,
+        )
+        query = torch.zeros(3, layer.num_heads, layer.key_dim, dtype=dtype, device=device)
+        key = torch.zeros(3, layer.num_kv_heads, layer.key_dim, dtype=dtype, device=device)
+        value = torch.zeros(3, layer.num_kv_heads, layer.value_dim, dtype=dtype, device=device)
+        sinks = torch.zeros(layer.num_heads, device=device) if layer.has_sinks else None
+        self.forward(query, key, value, sinks, layer, cache, batch)
 
     def allocate(
         self, layer: LayerSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
