@@ -36,8 +36,8 @@ def test_shapes_have_the_size_they_say(name: str, millions: float) -> None:
 
 
 def test_unknown_shape_lists_what_there_is() -> None:
-    with pytest.raises(ConfigError, match="'L'; there are XS, S, M"):
-        shape("L")
+    with pytest.raises(ConfigError, match="'XL'; there are XS, S, M, L"):
+        shape("XL")
 
 
 def test_fingerprint_names_the_configuration() -> None:

@@ -31,7 +31,7 @@ def test_importing_the_command_is_light(heavy: str, module: str) -> None:
     ("argv", "message"),
     [
         (["--workload", "W9"], "unknown workload 'W9'; there are offline256"),
-        (["--shape", "L"], "unknown shape 'L'; there are XS"),
+        (["--shape", "XL"], "unknown shape 'XL'; there are XS"),
         (["--engines", "tgi"], "unknown engine 'tgi'; there are headrace"),
         (["--baseline", "tgi"], "unknown engine 'tgi'"),
         (["--python", "vllm=/usr/bin/python"], "unknown engine 'vllm'"),

@@ -46,6 +46,18 @@ def _llama(name: str, description: str, **config: Any) -> Shape:
     return Shape(name, description, "llama", defaults | config)
 
 
+def _qwen3(name: str, description: str, **config: Any) -> Shape:
+    defaults = {
+        "vocab_size": 151_936,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 40_960,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+    }
+    return Shape(name, description, "qwen3", defaults | config)
+
+
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
         shape.name: shape
@@ -70,23 +82,23 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
                 num_key_value_heads=4,
                 head_dim=64,
             ),
-            Shape(
+            _qwen3(
                 "M",
                 "596M parameters, Qwen3-0.6B: 28 layers of 1024, 16 heads, 8 of keys and values",
-                "qwen3",
-                {
-                    "vocab_size": 151_936,
-                    "hidden_size": 1024,
-                    "intermediate_size": 3072,
-                    "num_hidden_layers": 28,
-                    "num_attention_heads": 16,
-                    "num_key_value_heads": 8,
-                    "head_dim": 128,
-                    "max_position_embeddings": 40_960,
-                    "rms_norm_eps": 1e-6,
-                    "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
-                    "tie_word_embeddings": True,
-                },
+                hidden_size=1024,
+                intermediate_size=3072,
+                num_hidden_layers=28,
+                num_attention_heads=16,
+                tie_word_embeddings=True,
+            ),
+            _qwen3(
+                "L",
+                "8.2B parameters, Qwen3-8B: 36 layers of 4096, 32 heads, 8 of keys and values; for GPUs",
+                hidden_size=4096,
+                intermediate_size=12_288,
+                num_hidden_layers=36,
+                num_attention_heads=32,
+                tie_word_embeddings=False,
             ),
         )
     }

@@ -16,7 +16,7 @@ class Engine:
     """The manager behind `generate_batch`; there the output length can be set per request.
 
     Its attention takes one dense mask over all of the cache that a step reads. So the cache is made just large enough
-    for the workload: that is its best setting on a CPU.
+    for the workload: that is its best setting on a CPU. On a GPU it decides by itself.
     """
 
     version = transformers.__version__
@@ -28,12 +28,13 @@ class Engine:
         dtype = getattr(torch, job["dtype"])
         self._model: Any = AutoModelForCausalLM.from_pretrained(job["model"], dtype=dtype, attn_implementation="sdpa")
         self._model.eval()
-        pages = -(-job["max_model_len"] // _PAGE_SIZE)
-        settings = {
-            "page_size": _PAGE_SIZE,
-            "num_blocks": pages * min(job["num_requests"], 64) + 1,
-            "auto_switch_to_flash": False,
-        }
+        settings: dict[str, Any] = {}
+        if torch.cuda.is_available():
+            self._model.to("cuda")
+        else:
+            pages = -(-job["max_model_len"] // _PAGE_SIZE)
+            num_blocks = pages * min(job["num_requests"], 64) + 1
+            settings = {"page_size": _PAGE_SIZE, "num_blocks": num_blocks, "auto_switch_to_flash": False}
         self._config = ContinuousBatchingConfig(**(settings | job["options"]))
         self._generation = GenerationConfig(do_sample=False, eos_token_id=_NO_TOKEN, pad_token_id=0, max_new_tokens=1)
         self._manager: Any = None

@@ -127,9 +127,9 @@ def split_step(model: Path, dtype: str, shape: StepShape, settings: Mapping[str,
 
 
 def _measure(engine: Engine, shape: StepShape, roofline: Roofline, stopwatch: Stopwatch) -> StepSplit:
-    plain = [_seconds(engine) for _ in _steps(engine, shape)]
+    plain = [_seconds(engine) for _ in decode_steps(engine, shape)]
     steps: list[dict[str, Part]] = []
-    cost = attention_cost(_layers(engine), shape, _itemsize(engine))
+    cost = attention_cost(layers_of(engine), shape, itemsize_of(engine))
 
     def note() -> None:
         last = engine.core.recent_steps[-1]
@@ -140,7 +140,7 @@ def _measure(engine: Engine, shape: StepShape, roofline: Roofline, stopwatch: St
 
     totals = []
     with instrument.instrumented_engine(stopwatch, engine):
-        for _ in _steps(engine, shape, stopwatch):
+        for _ in decode_steps(engine, shape, stopwatch):
             note()
             totals.append(_seconds(engine))
     report = "off" if engine.surgery is None else str(engine.surgery)
@@ -148,9 +148,9 @@ def _measure(engine: Engine, shape: StepShape, roofline: Roofline, stopwatch: St
     return StepSplit(shape, roofline, _medians(steps), median(totals), median(plain), attention, report)
 
 
-def _steps(engine: Engine, shape: StepShape, stopwatch: Stopwatch | None = None) -> Iterator[None]:
+def decode_steps(engine: Engine, shape: StepShape, stopwatch: Stopwatch | None = None) -> Iterator[None]:
     """Run the engine, and stop after each step that is to be measured; those before and after are not."""
-    submit, core = _submitter(engine, shape), engine.core
+    submit = _submitter(engine, shape)
     if not shape.prefill:
         submit()
     for index in range(-_WARM_UP_STEPS, shape.steps):
@@ -165,13 +165,22 @@ def _steps(engine: Engine, shape: StepShape, stopwatch: Stopwatch | None = None)
             stopwatch.running = False
         if index >= 0:
             yield
-    for request_id in [*core.scheduler.live_request_ids()]:
+    end_all(engine)
+
+
+def end_all(engine: Engine) -> None:
+    """Leave nothing live, and nothing under way."""
+    core = engine.core
+    for request_id in core.scheduler.live_request_ids():
         core.scheduler.end(request_id, "cancelled", RequestCancelled("it was measured"))
+    core.settle()
 
 
 def _run_step(engine: Engine, shape: StepShape) -> bool:
     """Whether the step that was run is one to be measured. Raises ConfigError when none will come."""
     engine.core.step()
+    if not engine.core.recent_steps:  # the first step is under way
+        return False
     last = engine.core.recent_steps[-1]
     if (last.num_rows, last.num_tokens) == (shape.batch, shape.num_tokens):
         return True
@@ -234,11 +243,13 @@ def _paged(engine: Engine) -> Any:
     return runner._model
 
 
-def _layers(engine: Engine) -> tuple[LayerSpec, ...]:
+def layers_of(engine: Engine) -> tuple[LayerSpec, ...]:
+    """The attention layers of an engine's model."""
     return tuple(_paged(engine).layers)
 
 
-def _itemsize(engine: Engine) -> int:
+def itemsize_of(engine: Engine) -> int:
+    """Bytes of a value in its cache."""
     return int(engine.loaded.dtype.itemsize)
 
 
