@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -200,6 +202,56 @@ def test_nan_of_one_row_stays_there(open_isa, dtype: torch.dtype) -> None:
     assert torch.equal(got[2], expected[2])
     assert torch.equal(got[0][:10], expected[0][:10])
     assert got[0][10:].isnan().all()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("reach", [{"window": 8}, {"chunk": 16}])
+def test_a_value_that_some_queries_of_a_tile_do_not_see_does_not_touch_them(
+    open_isa, dtype: torch.dtype, bad: float, reach: dict[str, int]
+) -> None:
+    """Before they come to it, and when it is out of their window or in the chunk before theirs."""
+    clean = Case(((16, 40),), group=3, dtype=dtype, **reach)
+
+    class Broken(Case):
+        def qkv(self, row: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            query, key, value = super().qkv(row)
+            value[21] = bad
+            return query, key, value
+
+    expected = run(open_isa(2), clean)[0]
+    got = run(open_isa(2), Broken(clean.rows, group=3, dtype=dtype, **reach))[0]
+    sees = torch.tensor([21 <= p < (29 if "window" in reach else 32) for p in range(16, 56)])
+    assert torch.equal(got[~sees], expected[~sees])
+    assert not got[sees].isfinite().any()
+
+
+@dataclass(frozen=True)
+class Beginning(Case):
+    """The first tokens of one prompt of 300."""
+
+    def tensor(self, row: int, kind: int, *shape: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(kind)
+        return torch.randn((300, *shape[1:]), generator=generator).to(self.dtype)[: shape[0]]
+
+
+LAYERS: tuple[dict[str, Any], ...] = (
+    {},
+    {"key_dim": 24, "value_dim": 40, "block_size": 1},
+    {"window": 100, "softcap": 9.0},
+)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_prompt_of_several_tasks_is_the_same_in_one_piece_and_in_many(
+    open_isa, dtype: torch.dtype, layer: dict[str, Any]
+) -> None:
+    """300 tokens over two spans, as one chunk and in chunks of odd and even lengths, to the bit."""
+    whole = run(open_isa(2), Beginning(((0, 300),), group=3, dtype=dtype, **layer))[0]
+    for begin, end in itertools.pairwise([0, 7, 130, 131, 255, 256, 299, 300]):
+        part = run(open_isa(1), Beginning(((begin, end - begin),), group=3, dtype=dtype, **layer))[0]
+        assert torch.equal(part, whole[begin:end])
 
 
 def test_what_the_kernels_do_not_do_is_refused(open_isa) -> None:
