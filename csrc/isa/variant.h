@@ -11,7 +11,11 @@
 //
 #include "../kernels/probe.h"
 //
+#include "../kernels/attention_tile.h"
+//
 #include "../kernels/attention_span.h"
+//
+#include "../kernels/attention_softmax.h"
 //
 #include "../kernels/attention.h"
 //
