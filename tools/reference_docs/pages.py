@@ -40,8 +40,6 @@ _ENVIRONMENT = """
 | `HEADRACE_CONFIG`, `HEADRACE_PRESET` | the settings file and the preset |
 | `HEADRACE_CPU_ISA`, `HEADRACE_CPU_THREADS` | the CPU kernels' instruction set and threads |
 {aliases}
-| `USE_CUDA_GRAPH` | refused when true: this version captures no CUDA graphs of its own; \
-`compile_mode=reduce-overhead` has torch.compile use them |
 | `CUDA_VISIBLE_DEVICES` | read by CUDA itself; `config show` repeats it |
 
 What Kubernetes puts into a container beside a service called headrace (`HEADRACE_SERVICE_HOST`,

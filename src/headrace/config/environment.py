@@ -1,13 +1,12 @@
 """What the process environment says; the one place that reads it.
 
 HEADRACE_<NAME>       any setting: HEADRACE_NUM_BLOCKS=512; a list is divided by commas; "none" is None
-MAX_BATCH_TOKENS, NUM_BLOCKS, BLOCK_SIZE, SAFETY_MARGIN, MAX_MEMORY_PERCENT
+MAX_BATCH_TOKENS, NUM_BLOCKS, BLOCK_SIZE, SAFETY_MARGIN, MAX_MEMORY_PERCENT, USE_CUDA_GRAPH
                       other names of settings (max_num_batched_tokens is the first's); HEADRACE_<NAME> wins
 HEADRACE_CONFIG       the settings file
 HEADRACE_PRESET       the preset
 HEADRACE_CPU_ISA      the CPU kernels' instruction set: avx512bf16, avx512vnni, avx512, avx2 or portable
 HEADRACE_CPU_THREADS  their threads, the calling one included
-USE_CUDA_GRAPH        refused where it asks for what this version does not have
 CUDA_VISIBLE_DEVICES  read by CUDA itself: the GPUs that there are
 
 An empty variable is one that is not given.
@@ -22,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from headrace.config.fields import FieldKind
 from headrace.config.nearest import nearest
 from headrace.errors import ConfigError
 
@@ -34,6 +32,7 @@ ALIASES: Mapping[str, str] = {
     "BLOCK_SIZE": "block_size",
     "SAFETY_MARGIN": "safety_margin",
     "MAX_MEMORY_PERCENT": "max_memory_percent",
+    "USE_CUDA_GRAPH": "use_cuda_graph",
 }
 """Further names of settings in the environment."""
 
@@ -88,13 +87,12 @@ def read_settings_environment(names: Iterable[str], environ: Mapping[str, str] |
     """Read what `environ` (None: the process's) says of the settings called `names`.
 
     Raises:
-        ConfigError: a HEADRACE_… name that there is not, with the nearest; or a wish that cannot be met.
+        ConfigError: a HEADRACE_… name that there is not, with the nearest.
     """
     environ = os.environ if environ is None else environ
     given = {name: text for name, text in environ.items() if text.strip() and not _is_kubernetes(name, text)}
     settings = {PREFIX + name.upper(): name for name in names}
     _check_names(given, [*settings, "HEADRACE_CONFIG", "HEADRACE_PRESET", *BESIDE_SETTINGS])
-    _check_cuda_graph(given)
     sources = {**{alias: name for alias, name in ALIASES.items() if name in settings.values()}, **settings}
     variables = {name: Variable(source, given[source]) for source, name in sources.items() if source in given}
     return SettingsEnvironment(
@@ -150,22 +148,8 @@ def _variable(given: Mapping[str, str], name: str) -> Variable | None:
 
 def _check_names(given: Mapping[str, str], known: list[str]) -> None:
     for name in given:
-        if name.startswith(PREFIX) and name not in known and name != "HEADRACE_USE_CUDA_GRAPH":
+        if name.startswith(PREFIX) and name not in known:
             raise ConfigError(f"environment: there is no {name}; did you mean {nearest(name, known)}?")
-
-
-def _check_cuda_graph(given: Mapping[str, str]) -> None:
-    """Nothing is ignored in silence: a variable that has no reader is an error unless it asks for nothing."""
-    for name in ("USE_CUDA_GRAPH", "HEADRACE_USE_CUDA_GRAPH"):
-        try:
-            wanted = name in given and FieldKind(bool).from_text(given[name])
-        except ValueError as error:
-            raise ConfigError(f"environment {name}: {error}") from None
-        if wanted:
-            raise ConfigError(
-                f"environment {name}={given[name]}: this version captures no CUDA graphs of its own; "
-                "compile_mode=reduce-overhead has torch.compile use them; unset it, or set it to false"
-            )
 
 
 def _is_kubernetes(name: str, text: str) -> bool:
