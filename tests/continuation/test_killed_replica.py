@@ -124,12 +124,8 @@ async def test_the_client_sees_nothing_of_it(path: str, fields: dict[str, Any], 
     assert [outcome for _, outcome in notes.attempts].count("failed") == 1
     assert [outcome for outcome, *_ in notes.finishes] == ["ok", "ok"]
     (_, _, tokens), (_, _, tokens_of_cut) = notes.finishes
-    is_message = path == "/v1/messages"  # there, cached tokens of the prompt are counted beside the others
-    assert [sum(given[: 1 + is_message]) for given in (tokens, tokens_of_cut)] == [
-        tokens[0] + tokens[1] * is_message
-    ] * 2
-    assert tokens_of_cut[2] == tokens[2]
+    assert (tokens_of_cut[0], tokens_of_cut[2]) == (tokens[0], tokens[2])  # those from the cache may differ
     assert tokens[2] == body["max_tokens"] * body.get("n", 1)
     ids = {event["id"] for event in events(cut) if isinstance(event, dict) and "id" in event}
-    assert len(ids) == (not is_message)
+    assert len(ids) == (path != "/v1/messages")
     assert json.dumps(events(cut)[-1]) == json.dumps(events(whole)[-1])
