@@ -14,6 +14,7 @@ from headrace.model.loader import load
 from headrace.model.paged_model import PagedModel
 from headrace.model.surgery.proven import operate_and_prove
 from tests.engine.reference import own_tokens
+from tests.surgery.conftest import make_model as small_model
 
 PROMPTS = [[7, 21, 9, 33, 60, 41, 12, 90, 14, 77, 28], [5]]
 COUNT = 4
@@ -29,7 +30,6 @@ FEATURES = {
     "olmo2": "norms over all heads",
     "mixtral": "experts",
 }
-QUICK = ("qwen3",)
 
 
 def tokens(model: Any, device: str, **options: Any) -> list[tuple[int, ...]]:
@@ -42,15 +42,29 @@ def tokens(model: Any, device: str, **options: Any) -> list[tuple[int, ...]]:
     return [tuple(output.outputs[0].token_ids) for output in outputs]
 
 
-@pytest.mark.parametrize("surgery", [True, pytest.param(False, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "model_type", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FEATURES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("surgery", [True, False])
+@pytest.mark.parametrize("model_type", FEATURES)
 def test_greedy_tokens_of_every_feature(model_type, surgery, device):
     """Prompts longer than a step are computed in chunks, beside decodes."""
     model = make_model(model_type)
     expected = [own_tokens(model, prompt, COUNT) for prompt in PROMPTS]
     assert tokens(model, device, surgery=surgery) == expected
+
+
+def test_a_layer_is_fused_and_proven(device):
+    """The proof decodes, and goes on with a prompt's second chunk, beside another row."""
+    model = small_model("qwen3", num_hidden_layers=1).to(device)
+    paged = PagedModel(load(model, dtype="auto", device=device), "triton")
+    try:
+        difference, report = operate_and_prove(paged)
+        assert difference < 1e-4
+        assert report is not None
+        assert {kind: count for (kind, _), count in report.fused.items()} == {
+            "mlp": 1, "attention": 1, "norm": 3, "layer": 1,
+        }  # fmt: skip
+    finally:
+        paged.close()
 
 
 FULLY = ("llama", "qwen3", "gemma2", "phi3", "olmo2", "gpt2", "cohere2")
