@@ -130,7 +130,7 @@ class EngineClient:
         with self._lock:
             if self._refuse([request_id], "cancelled", error):
                 return
-        self._command(lambda: self._end([request_id], "cancelled", error))
+        self._command(lambda: self._cancel(request_id, error))
 
     def call(self, function: Callable[[EngineCore], Any], timeout_s: float = 60.0) -> Any:
         """Run a function on the engine thread between two steps; directly when that has ended. Returns its result."""
@@ -254,6 +254,8 @@ class EngineClient:
         self._take_last_commands()
         try:
             self._end(self._core.scheduler.live_request_ids(), reason, error)
+            if cause is None:
+                self._core.settle()
         except Exception:
             _log.exception("the scheduler could not be emptied")
         self._last_words = (reason, error)
@@ -274,7 +276,10 @@ class EngineClient:
     def _end(self, request_ids: list[str], reason: FinishReason, error: HeadraceError) -> None:
         outputs = [self._core.scheduler.end(request_id, reason, error) for request_id in request_ids]
         self._outbox.put([output for output in outputs if output is not None])
-        self._core.settle()
+
+    def _cancel(self, request_id: str, error: HeadraceError) -> None:
+        self._end([request_id], "cancelled", error)
+        self._core.settle()  # if nobody else is live, the step under way is nobody's
 
     # ---------------------------------------------------------------- the dispatcher's thread
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable
 from typing import Protocol
@@ -87,6 +88,7 @@ class StepMeter:
             return self._meter.peak_bytes()
         finally:
             context.release()
+            gc.collect()  # a runner and its graphs know each other
 
 
 def largest_step(config: EngineConfig, num_groups: int) -> StepPlan:

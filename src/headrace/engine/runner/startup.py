@@ -130,15 +130,14 @@ def _attempts(config: EngineConfig, paged: PagedModel, is_measured: bool) -> Ite
         budget = min(budget, MAX_CPU_CACHE_BYTES)
     yield _Attempt(config, budget, dtype)
     assert config.max_num_batched_tokens is not None and config.max_num_seqs is not None
-    step = config.max_num_batched_tokens
-    while step // 2 >= max(_SMALLEST_STEP_TOKENS, config.max_num_seqs):
+    step, seqs = config.max_num_batched_tokens, config.max_num_seqs
+    while step // 2 >= max(_SMALLEST_STEP_TOKENS, seqs):
         step //= 2
         config = replace(config, max_num_batched_tokens=step)
         yield _Attempt(config, budget, dtype)
     if config.num_blocks is None:
         for divisor in (2, 4, 8):
             yield _Attempt(config, budget, dtype, divisor)
-    seqs = config.max_num_seqs
     while is_measured and seqs > 1:
         seqs //= 2
         step = max(seqs, step // 2)
