@@ -100,6 +100,7 @@ def test_no_memory_is_an_error_with_the_numbers(tiny_model, monkeypatch):
         ({"safety_margin": 1.0}, "safety_margin"),
         ({"attn_implementation": "none"}, "none"),
         ({"device": "nowhere"}, "device='nowhere'"),
+        ({"use_cuda_graph": True}, "needs a CUDA device"),
     ],
 )
 def test_settings_that_contradict_each_other_or_the_model_are_refused(tiny_model, tmp_path, settings, words):

@@ -41,6 +41,8 @@ class _Attempt:
 def with_defaults(config: EngineConfig, loaded: LoadedModel) -> EngineConfig:
     """Fill in what does not depend on memory; raises ConfigError when settings contradict each other or the model."""
     kind = loaded.device.type
+    if config.use_cuda_graph and kind != "cuda":
+        raise ConfigError(f"use_cuda_graph=True needs a CUDA device, and the model is on {loaded.device}: leave it out")
     tokens = config.max_num_batched_tokens or max(_STEP_TOKENS.get(kind, 512), config.max_num_seqs or 0)
     seqs = config.max_num_seqs or min(_NUM_SEQS.get(kind, 64), tokens)
     if seqs > tokens:
