@@ -22,8 +22,8 @@ _MOST_LEFT = 0.05
 def one_torch_thread() -> Iterator[None]:
     """One torch thread for what the calling thread does inside.
 
-    For a handful of small forwards with pauses between them: a second thread has gone to sleep each time, and where it is
-    woken on the caller's core the product waits for the system's next look at its cores (12 ms for one of 0.03 ms).
+    For a handful of small forwards with pauses between them: a second thread has gone to sleep each time, and where it
+    is woken on the caller's core the product waits for the system's next look at its cores (12 ms for one of 0.03 ms).
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
