@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,11 +92,13 @@ def test_doctor_describes_the_model(folder: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.slow
 def test_control_c_on_the_process_and_the_same_command_again(folder: Path, source: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.jsonl"
-    source.write_text("".join(json.dumps({"prompt": f"hello {number}"}) + "\n" for number in range(500)))
+    source.write_text("".join(json.dumps({"prompt": f"hello {number}"}) + "\n" for number in range(150)))
     command = [sys.executable, "-m", "headrace.cli.main", "generate", str(folder), "--input", str(source)]
     command += ["--output", str(target), *FLAGS, "--max-tokens", "60", "--ignore-eos", "--max-num-seqs", "4"]
     environment = {**os.environ, "PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    # A shell's background job, as these tests may be one, begins with SIGINT ignored, and so would the command.
+    options: dict[str, Any] = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, **options) as process:
         while process.poll() is None and (not target.exists() or target.stat().st_size == 0):
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
@@ -104,8 +107,8 @@ def test_control_c_on_the_process_and_the_same_command_again(folder: Path, sourc
     assert "interrupted after" in complaint
     assert "Traceback" not in complaint
     done = len(target.read_text().splitlines())
-    assert 0 < done < 500
+    assert 0 < done < 150
     again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert f"{done} requests are finished already" in again.stderr
     records = [json.loads(line) for line in target.read_text().splitlines()]
-    assert sorted(record["index"] for record in records) == list(range(1, 501))
+    assert sorted(record["index"] for record in records) == list(range(1, 151))
