@@ -2,5 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.guides.conftest import *  # noqa: F403
 from tests.guides.test_scheduling import *  # noqa: F403
+
+pytestmark = pytest.mark.slow  # the same tests run without it in the fast part

@@ -29,6 +29,8 @@ from tests.engine.test_scheduling import (  # noqa: F401
     test_requests_start_in_the_order_of_arrival,
 )
 
+pytestmark = pytest.mark.slow  # the same tests run without it in the fast part
+
 
 def _watched(**options: Any) -> tuple[Simulation, list[tuple[str, Any]]]:
     """A simulation, and what its runner is asked, in order."""
