@@ -30,7 +30,7 @@ class Engine:
 
     Attributes:
         core: scheduler and runner. loaded: the model. groups: its cache groups.
-        config: with every None worked out. surgery: what of the model runs on the CPU kernels; None: nothing does.
+        config: with every None worked out. surgery: what of the model runs on headrace's kernels; None: nothing does.
     """
 
     core: EngineCore
@@ -126,5 +126,5 @@ def assemble(
         size.num_bytes / 1e9, limits.max_num_batched_tokens, limits.max_num_seqs, size.max_model_len, difference,
     )  # fmt: skip
     if report is not None:
-        _log.info("on the CPU kernels: %s", report)
+        _log.info("on headrace's kernels: %s", report)
     return Engine(core, loaded, groups, config, report)
