@@ -10,7 +10,7 @@ from torch import nn
 
 from headrace import LLM, SamplingParams
 from headrace.model.kernels.library import load_library
-from headrace.model.torch_threads import TorchThreads, left_to_torch
+from headrace.model.torch_threads import TorchThreads, left_to_torch, one_torch_thread
 
 needs_kernels = pytest.mark.skipif(load_library() is None, reason="the CPU kernels are not built")
 
@@ -69,3 +69,10 @@ def test_embeddings_and_lent_weights_are_no_work_of_torch(two_threads: None) -> 
     threads.restore()
     assert torch.get_num_threads() == 2
     threads.restore()
+
+
+def test_one_for_a_while_and_as_they_were_after_an_error(two_threads: None) -> None:
+    with pytest.raises(ZeroDivisionError), one_torch_thread():
+        assert torch.get_num_threads() == 1
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == 2

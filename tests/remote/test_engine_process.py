@@ -146,6 +146,18 @@ def test_requests_with_tokens_end_and_the_others_run_again(tmp_path: Path, what:
     run(main)
 
 
+@pytest.mark.parametrize("what", [fault.KILL, fault.KILL_THREAD])
+def test_who_is_told_of_the_end_finds_the_state_changed(tmp_path: Path, what: int) -> None:
+    async def main() -> None:
+        async with engine(spec(tmp_path / "marker", step_s=0.02)) as (process, outcomes):
+            outcomes.submit("guilty", [what + fault.ONCE, 3], max_tokens=20)
+            await outcomes.end_of()
+            assert isinstance(outcomes.ended["guilty"].error, EngineDead)
+            assert process.state == "restarting"
+
+    run(main)
+
+
 def test_a_crash_leaves_its_stack_in_the_error() -> None:
     async def main() -> None:
         async with engine(restart=RestartPolicy(max_failures=0)) as (_, outcomes):
