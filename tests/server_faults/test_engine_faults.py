@@ -226,7 +226,8 @@ def test_a_step_that_raises_ends_its_request_alone(tmp_path: Path) -> None:
 def test_an_engine_that_dies_of_a_step_is_started_again(tmp_path: Path, fault: int) -> None:
     with faulty_server(tmp_path) as server:
         pid = server.engine_pid()
-        answer = server.post(COMPLETIONS, {"prompt": [fault + ONCE, 3, 1], "max_tokens": 5})
+        # So late that a token is out by then; without one the request would run again, and get its answer.
+        answer = server.post(COMPLETIONS, {"prompt": [fault + ONCE, 15, 1], "max_tokens": 20})
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_dead")
         seconds_until(lambda: is_ready(server))
         assert server.engine_pid() != pid
