@@ -72,7 +72,11 @@ def test_embeddings_and_lent_weights_are_no_work_of_torch(two_threads: None) -> 
 
 
 def test_one_for_a_while_and_as_they_were_after_an_error(two_threads: None) -> None:
-    with pytest.raises(ZeroDivisionError), one_torch_thread():
-        assert torch.get_num_threads() == 1
-        raise ZeroDivisionError
+    def fail() -> None:
+        with one_torch_thread():
+            assert torch.get_num_threads() == 1
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert torch.get_num_threads() == 2
