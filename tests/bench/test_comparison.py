@@ -105,6 +105,7 @@ def test_a_failing_engine_says_why_and_the_others_go_on(fails: str, message: str
     assert len(good.runs[4]) == 2
 
 
+@pytest.mark.slow
 def test_an_engine_that_hangs_is_killed_in_time() -> None:
     begin = time.monotonic()
     bad, good = compare([contender("bad", fails="hang"), contender("good")], conditions(timeout_s=5.0))

@@ -78,6 +78,7 @@ def test_gguf_interleaves_the_halves_of_a_head() -> None:
     assert gguf_file._interleave(halves, 2).ravel().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_gguf_file_is_as_long_as_its_header_says(root: Path, dtype: str) -> None:
     folder = model_folder(SHAPES["XS"], "float32", root)

@@ -112,6 +112,7 @@ def test_a_step_that_does_not_fit_at_the_start_becomes_smaller_and_it_is_said(
     assert "does not fit" in caplog.text
 
 
+@pytest.mark.slow
 def test_then_fewer_requests_run_at_a_time(model: Any, tiny_model: Any, measured: None, allocator: Allocator) -> None:
     allocator.limit_bytes = 20 * 1000  # the proof's batch takes 17 tokens
     with LLM(model, **{**SETTINGS, "max_num_batched_tokens": 128, "max_num_seqs": 32}) as llm:

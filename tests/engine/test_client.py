@@ -384,6 +384,7 @@ def test_failing_alone_is_what_the_others_do_not_notice():
         engine.check_over()
 
 
+@pytest.mark.slow
 def test_memory_returns_to_where_it_was(no_logs):
     """200 rounds of requests that finish, fail, are cancelled, and raise in their handlers."""
     with Served(num_blocks=100, max_seqs=8, checking=False) as engine:

@@ -464,6 +464,7 @@ def test_the_childs_log_is_in_ours(caplog: pytest.LogCaptureFixture) -> None:
     run(main)
 
 
+@pytest.mark.slow
 def test_a_parent_that_does_not_read_does_not_grow_the_child() -> None:
     """It reads nothing for a while; then everything is there, and the process is no larger than the outputs are."""
 

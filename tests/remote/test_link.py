@@ -333,6 +333,7 @@ def test_every_step_is_told_once() -> None:
     assert sum(seen) == 400
 
 
+@pytest.mark.slow
 def test_a_profile_of_some_steps(kind: str, tmp_path: Path) -> None:
     async def main() -> None:
         async with link(kind, spec(step_s=0.005)) as (engine, outcomes):

@@ -24,6 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return model_folder(SHAPES["XS"], "float32", tmp_path_factory.mktemp("models"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead", [False, True])
 def test_each_batch_is_measured_by_the_clock(folder: Path, ahead: bool) -> None:
     shapes = [StepShape(batch, context=40, steps=4) for batch in (1, 3)]
@@ -65,12 +66,14 @@ def test_what_does_not_fit_is_said_and_the_others_are_measured(folder: Path) -> 
     assert "batch 8: ConfigError" in text
 
 
+@pytest.mark.slow
 def test_the_memory_is_measured() -> None:
     ticks = iter(range(100))
     found = ladder.device_bytes_per_s(torch.device("cpu"), lambda: float(next(ticks)))
     assert found == 2 * (1 << 30) * 8  # a second for eight copies
 
 
+@pytest.mark.slow
 def test_a_table_and_json_come_of_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

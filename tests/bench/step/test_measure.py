@@ -52,6 +52,7 @@ def products(batch: int) -> float:
     return 2.0 * batch * LAYERS * (HIDDEN * QKV + HEADS * HIDDEN + 3 * HIDDEN * INNER)
 
 
+@pytest.mark.slow
 @compiled
 @pytest.mark.parametrize("batch", [1, 5])
 def test_decodes_on_the_kernels(folder: Path, batch: int) -> None:
@@ -130,6 +131,7 @@ def test_the_roofline_is_above_what_any_machine_is_under(dtype: torch.dtype) -> 
     assert 1e8 < found.operations_per_s < 1e15
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
