@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from random import Random
 
-from headrace.gateway.features import Features, chained_hashes
+from headrace.gateway.blocks import chained_hashes
+from headrace.gateway.features import Features
 from headrace.gateway.fleet import Fleet
 from headrace.gateway.http.upstream import UpstreamPool
 from headrace.gateway.memory import Memory, load, save

@@ -31,10 +31,10 @@ def test_every_policy_ranks_every_replica_once(
     replicas = [FakeReplica(f"r{i}", i, *state) for i, state in enumerate(states)]
     for replica in replicas:
         index.add_replica(replica.number)
-    index.record((1, 2, 3), 0)
+    index.record((32, 64, 96), 0)
     policy = make(name, index)
     for i in range(num_requests):
-        ranked = policy.pick(request((1, 2, 3, 4), session=str(i)), replicas, 0.0).ranked
+        ranked = policy.pick(request((32, 64, 96, 128), session=str(i)), replicas, 0.0).ranked
         assert sorted(replica.name for replica in ranked) == sorted(replica.name for replica in replicas)
 
 
@@ -124,7 +124,8 @@ def with_index(count: int) -> tuple[Policy, PrefixIndex, list[FakeReplica]]:
     return make("prefix", index), index, replicas
 
 
-HASHES = tuple(range(100, 120))
+HASHES = tuple(block << 5 for block in range(100, 120))
+"""The lowest bits say how long a block is: the shortest."""
 
 
 def test_the_holder_takes_the_request() -> None:
@@ -172,7 +173,7 @@ def test_sessions_stay_where_they_are_under_even_load() -> None:
     homes: dict[int, set[str]] = {session: set() for session in range(24)}
     for turn in range(1, 6):
         for session in random.sample(range(24), 24):
-            hashes = tuple(hash((session, block)) & 2**63 - 1 for block in range(turn * 8))
+            hashes = tuple(hash((session, block)) % 2**58 << 5 for block in range(turn * 8))
             chosen = policy.pick(request(hashes), replicas, 0.0).ranked[0]
             index.record(hashes, chosen.number)
             homes[session].add(chosen.name)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.gateway.features import BLOCK_BYTES, chained_hashes, features
+from headrace.gateway.blocks import BLOCK_TOKENS, block_tokens, chained_hashes
+from headrace.gateway.features import features
 from headrace.gateway.prefix_index import PrefixIndex
 
 PREFIXES = st.lists(st.integers(0, 3), max_size=6).map(tuple)
@@ -20,7 +21,7 @@ def hashes(path: tuple[int, ...]) -> tuple[int, ...]:
     found, value = [], 0
     for step in path:
         value = value * 5 + step + 1
-        found.append(value)
+        found.append(value << 5)  # the lowest bits say how long the block is: the shortest
     return tuple(found)
 
 
@@ -42,17 +43,41 @@ def test_depths_are_the_longest_common_prefixes(
     assert index.depths(hashes(asked)) == truth
 
 
-@given(st.lists(st.lists(st.integers(0, 300), max_size=8), max_size=60), st.integers(2, 40))
+@given(st.lists(st.lists(st.integers(0, 300).map(lambda i: i << 5), max_size=8), max_size=60), st.integers(2, 40))
 def test_a_replica_holds_no_more_than_its_bound_and_always_what_is_new(sent: list[list[int]], capacity: int) -> None:
     index = PrefixIndex()
     index.add_replica(3)
-    index.set_capacity(3, capacity)
+    index.set_capacity(3, capacity * BLOCK_TOKENS)
     for path in sent:
         index.record(path, 3)
         held = set(index.hashes(3))
         assert set(path) <= held
         assert len(held) <= capacity + 8
         assert len(index) == len(held)
+
+
+def test_the_bound_is_in_tokens_however_long_the_blocks_are() -> None:
+    index = PrefixIndex()
+    index.add_replica(0)
+    index.set_capacity(0, 262_144)
+    longest = tokens = 0
+    for number in range(12):
+        path = chained_hashes(b"%d" % number * 200_000)
+        tokens = sum(map(block_tokens, path))
+        index.record(path, 0)
+        longest = max(longest, sum(map(block_tokens, index.hashes(0))))
+        assert set(path) <= set(index.hashes(0))
+    assert tokens > 40_000
+    assert 131_072 <= longest <= 262_144 + tokens
+
+
+def test_all_replicas_together_share_the_entries() -> None:
+    index = PrefixIndex(max_entries=400)
+    for replica in range(4):
+        index.add_replica(replica)
+        for number in range(300):
+            index.record((number << 5, (1000 + number) << 5), replica)
+        assert len(list(index.hashes(replica))) <= 400 // (replica + 1)
 
 
 def test_a_replica_that_goes_is_forgotten() -> None:
@@ -76,7 +101,7 @@ def test_a_million_prompts_stay_under_a_hundred_megabytes() -> None:
         index.add_replica(replica)
     tracemalloc.start()
     for i in range(1_000_000):
-        index.record((i * 2654435761 % 2**61, i * 40503 % 2**61), i % 8)
+        index.record((i * 2654435761 % 2**58 << 5, i * 40503 % 2**58 << 5), i % 8)
     used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert used < 100e6
@@ -113,13 +138,26 @@ def test_what_a_request_says_is_read() -> None:
     assert features(body(user="u"), "c", "s").session == "s"
     assert features(body(prompt_cache_key="k", user="u"), "c").session == "k"
     assert features(body(max_completion_tokens=5, max_tokens=9), "c").max_tokens == 5
+    assert features(body(max_output_tokens=7), "c").max_tokens == 7
+    assert features(body(max_tokens="many"), "c").max_tokens is None
+    assert features(body(), "c").max_tokens is None
 
 
-def test_tools_and_system_are_part_of_the_prefix() -> None:
+@pytest.mark.parametrize("field", ["tools", "system", "instructions"])
+def test_what_templates_put_first_is_part_of_the_prefix(field: str) -> None:
     plain = features(body(messages=chat("s" * 600)), "c")
-    tools = features(body(messages=chat("s" * 600), tools=[{"type": "function"}]), "c")
-    system = features(body(messages=chat("s" * 600), system="be brief"), "c")
-    assert len({plain.block_hashes[0], tools.block_hashes[0], system.block_hashes[0]}) == 3
+    more = features(body(messages=chat("s" * 600), **{field: "be brief " * 100}), "c")
+    again = features(body(messages=chat("another", "x" * 900), **{field: "be brief " * 100}), "c")
+    assert more.block_hashes[0] != plain.block_hashes[0]
+    assert again.block_hashes[:3] == more.block_hashes[:3]
+    assert more.num_tokens == plain.num_tokens + 226
+
+
+@pytest.mark.parametrize("field", ["messages", "prompt", "input"])
+def test_a_prompt_is_read_in_the_form_of_any_api(field: str) -> None:
+    found = features(body(**{field: "w" * 1000}), "c")
+    assert found.num_tokens == 1002 // 4
+    assert found.block_hashes == chained_hashes(b'"' + b"w" * 1000 + b'"')
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
@@ -135,10 +173,3 @@ def test_no_body_raises(data: bytes) -> None:
 )
 def test_no_json_raises(value: object) -> None:
     features(json.dumps(value).encode(), "c")
-
-
-@given(st.binary(max_size=2000), st.binary(max_size=700))
-def test_hashes_of_a_longer_text_begin_with_those_of_the_shorter(text: bytes, more: bytes) -> None:
-    short = chained_hashes(text)
-    assert chained_hashes(text + more)[: len(short)] == short
-    assert len(short) == len(text) // BLOCK_BYTES

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from headrace.gateway.features import BLOCK_TOKENS
+from headrace.gateway.blocks import BLOCK_TOKENS
 from headrace.gateway.health.prober import Prober, ProbeSettings
 from headrace.gateway.replica import Replica
 from tests.gateway.scripted import Asked, Script, Stage, stage, whole
@@ -89,7 +89,7 @@ def test_the_index_is_bounded_by_the_cache_that_a_replica_reports() -> None:
 
             def held(place: int) -> int:
                 for first in range(0, 500, 10):
-                    index.record(range(first, first + 10), s.fleet[place].number)
+                    index.record([number << 5 for number in range(first, first + 10)], s.fleet[place].number)
                 return len(set(index.hashes(s.fleet[place].number)))
 
             await until(lambda: all(replica.models for replica in s.fleet))

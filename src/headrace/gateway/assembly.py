@@ -16,7 +16,6 @@ from headrace.gateway.discovery import DiscoveryHub, Source, parse_endpoint
 from headrace.gateway.discovery.file import FileSource
 from headrace.gateway.discovery.registration import RegistrationSource
 from headrace.gateway.discovery.static import StaticSource
-from headrace.gateway.features import BLOCK_TOKENS
 from headrace.gateway.fleet import Fleet
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.health.breaker import BreakerSettings
@@ -93,8 +92,8 @@ def assemble(
     if config.replica_file is not None:
         sources["file"] = FileSource(Path(config.replica_file))
     sources |= {"added": added, "registered": registered}
-    capacity = max(config.index_tokens // BLOCK_TOKENS, 2)
-    router, journal = _router(config, SharedIndex(capacity) if is_worker else PrefixIndex(capacity))
+    index = SharedIndex(config.index_tokens) if is_worker else PrefixIndex(config.index_tokens)
+    router, journal = _router(config, index)
     gateway = Gateway(router, limits)
     pages = page_kind(router, journal, added, registered, guard, __version__, lambda: gateway.is_draining)
     gateway.pages = pages

@@ -7,25 +7,12 @@ for it would cost more than it brings.
 
 from __future__ import annotations
 
-from itertools import chain
-from struct import Struct
 from typing import Any
 
 import msgspec
-import xxhash
 
 from headrace.errors import InvalidField
-
-BLOCK_BYTES = 256
-"""Text per prefix block: about 64 tokens of English, two blocks of a replica's cache."""
-
-BYTES_PER_TOKEN = 4
-"""What a token is taken for, before a replica has said better."""
-
-BLOCK_TOKENS = BLOCK_BYTES // BYTES_PER_TOKEN
-
-_hash = xxhash.xxh3_64_intdigest
-_BLOCKS = Struct(f"{BLOCK_BYTES}s")
+from headrace.gateway.blocks import BLOCK_BYTES, BYTES_PER_TOKEN, chained_hashes
 
 
 class Features(msgspec.Struct, frozen=True, gc=False):
@@ -33,7 +20,7 @@ class Features(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         model: that is asked for; "" when none is named. num_tokens: of the prompt, estimated.
-        block_hashes: chained: entry i identifies the first (i + 1)·BLOCK_BYTES bytes of the prompt, tools included.
+        block_hashes: chained: entry i stands for the first i + 1 blocks of the prompt, tools and system included.
         session: what keeps the requests of one user together: a header, `prompt_cache_key` or `user`; "" for none.
         client: the client's address. stream: whether the answer is to be a stream. num_choices: n.
         max_tokens: of the answer, None when not said.
@@ -56,12 +43,14 @@ class _Body(msgspec.Struct, gc=False):
     messages: msgspec.Raw = msgspec.Raw(b"")
     prompt: msgspec.Raw = msgspec.Raw(b"")
     input: msgspec.Raw = msgspec.Raw(b"")
+    instructions: msgspec.Raw = msgspec.Raw(b"")
     system: msgspec.Raw = msgspec.Raw(b"")
     tools: msgspec.Raw = msgspec.Raw(b"")
     stream: Any = False
     n: Any = 1
     max_tokens: Any = None
     max_completion_tokens: Any = None
+    max_output_tokens: Any = None
     prompt_cache_key: Any = ""
     user: Any = ""
     headrace_continue: msgspec.Raw = msgspec.Raw(b"")
@@ -83,43 +72,26 @@ def features(body: bytes, client: str, session: str = "") -> Features:
         fields = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Features("", 0, (), session, client)
-    if len(fields.headrace_continue):  # whatever it is: a second one beside the gateway's own would win over it
+    if fields.headrace_continue:  # whatever it is: a second one beside the gateway's own would win over it
         raise InvalidField("headrace_continue", "that", "nothing: gateways say it to their replicas, clients do not")
-    text = fields.messages
-    if not len(text):
-        text = fields.prompt if len(fields.prompt) else fields.input
-    length, seed = len(text), 0
-    if len(fields.tools) or len(fields.system):
-        before = bytes(fields.tools) + bytes(fields.system)
-        length += len(before)
-        seed = _hash(before)
-    model = fields.model
+    text = memoryview(fields.messages or fields.prompt or fields.input)
+    if fields.tools or fields.system or fields.instructions:  # templates put them first
+        text = memoryview(b"".join((fields.tools, fields.system, fields.instructions, text)))
+    num_bytes, model, most = len(text), fields.model, fields.max_tokens
     if not session and (fields.prompt_cache_key or fields.user):
         session = _string(fields.prompt_cache_key) or _string(fields.user)
-    most = None
-    if fields.max_completion_tokens is not None or fields.max_tokens is not None:
-        most = _count(fields.max_completion_tokens) or _count(fields.max_tokens)
+    if fields.max_completion_tokens is not None or fields.max_output_tokens is not None:
+        most = _count(fields.max_completion_tokens) or _count(fields.max_output_tokens) or most
     return Features(
         model if type(model) is str else "",
-        length // BYTES_PER_TOKEN,
-        chained_hashes(memoryview(text), seed) if len(text) >= BLOCK_BYTES else (),
+        num_bytes // BYTES_PER_TOKEN,
+        chained_hashes(text) if num_bytes >= BLOCK_BYTES else (),
         session,
         client,
         fields.stream is True,
         1 if fields.n == 1 else _count(fields.n) or 1,
-        most,
+        most if most is None else _count(most),
     )
-
-
-def chained_hashes(text: bytes | memoryview, seed: int = 0) -> tuple[int, ...]:
-    """A hash per whole block, each over the block and the hash before it."""
-    hashes: list[int] = []
-    add, whole = hashes.append, len(text) // BLOCK_BYTES * BLOCK_BYTES
-    # To be cut up in C takes half the time of slices.
-    for block in chain.from_iterable(_BLOCKS.iter_unpack(memoryview(text)[:whole])):
-        seed = _hash(block, seed)
-        add(seed)
-    return tuple(hashes)
 
 
 def _string(value: Any) -> str:

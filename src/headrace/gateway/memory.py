@@ -21,7 +21,7 @@ from headrace.gateway.fleet import Fleet
 from headrace.gateway.prefix_index import PrefixIndex
 
 _log = logging.getLogger(__name__)
-_FORMAT = 1
+_FORMAT = 2
 _MOST_ABSENT = 64
 """Replicas that have not come back and are remembered all the same; the newest of them are kept."""
 

@@ -3,36 +3,44 @@
 A prefix is its chained block hash, so one dictionary from hash to a bit per replica answers for all replicas at once;
 64 bits make a false match one in 10^13 at a million entries, and a false match costs a prefill, not a wrong answer.
 
-Each replica's part is bounded by what its cache can hold. Old entries go by generations: a replica's hashes are in a
-young and an old set; what is used is in the young one; when that is half of the bound, the old set is dropped and the
-young one is the old. That is LRU to within a factor of two in age, at the memory of plain sets.
+Each replica's part is bounded by the tokens that its cache can hold. Old entries go by generations: a replica's hashes
+are in a young and an old set; what is used is in the young one; when that is half of the bound, the old set is dropped
+and the young one is the old. That is LRU to within a factor of two in age, at the memory of plain sets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from headrace.gateway.blocks import block_tokens
+
 
 class _Generations:
-    __slots__ = ("capacity", "old", "young")
+    """Attributes: capacity: tokens in both. num_young_tokens: in `young`."""
+
+    __slots__ = ("capacity", "num_young_tokens", "old", "young")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.young: set[int] = set()
+        self.begin()
         self.old: set[int] = set()
+
+    def begin(self) -> None:
+        self.young: set[int] = set()
+        self.num_young_tokens = 0
 
 
 class PrefixIndex:
     """Hashes to replicas. Replicas are small whole numbers, used again when a replica is gone.
 
     Args:
-        default_capacity: hashes per replica, until it has reported the size of its cache.
-        max_entries: hashes in all; replicas' bounds shrink to share it.
+        default_capacity: tokens per replica, until it has reported the size of its cache.
+        max_entries: hashes in all, which the replicas share evenly.
 
     Attributes: num_changes: counts what is recorded and forgotten, so that others see that there is something new.
     """
 
-    def __init__(self, default_capacity: int = 32_768, max_entries: int = 262_144) -> None:
+    def __init__(self, default_capacity: int = 2_000_000, max_entries: int = 262_144) -> None:
         """Nothing known."""
         self.num_changes = 0
         self._masks: dict[int, int] = {}
@@ -55,9 +63,9 @@ class PrefixIndex:
         if generations is not None:
             self._drop(replica, generations.young | generations.old)
 
-    def set_capacity(self, replica: int, num_hashes: int) -> None:
+    def set_capacity(self, replica: int, num_tokens: int) -> None:
         """Bound a replica's part by what it reported, if that is less than the default."""
-        self._generations[replica].capacity = min(max(num_hashes, 2), self._default)
+        self._generations[replica].capacity = min(num_tokens, self._default)
 
     def record(self, hashes: Sequence[int], replica: int) -> None:
         """The replica was sent this prefix."""
@@ -66,14 +74,18 @@ class PrefixIndex:
         young, bit, masks = generations.young, 1 << replica, self._masks
         if young.issuperset(hashes):
             return  # the usual, and a third of the time of a loop
+        num_tokens = generations.num_young_tokens
         for block_hash in hashes:
             if block_hash not in young:
                 young.add(block_hash)
+                num_tokens += block_tokens(block_hash)
                 masks[block_hash] = masks.get(block_hash, 0) | bit
-        bound = min(generations.capacity, self._max_entries // len(self._generations))
-        if 2 * len(young) >= bound:
+        generations.num_young_tokens = num_tokens
+        most = self._max_entries // len(self._generations)
+        if 2 * num_tokens >= generations.capacity or 2 * len(young) >= most:
             self._drop(replica, generations.old - young)
-            generations.old, generations.young = young, set()
+            generations.old = young
+            generations.begin()
 
     def _drop(self, replica: int, hashes: set[int]) -> None:
         keep = ~(1 << replica)

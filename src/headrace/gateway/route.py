@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import msgspec
 
 from headrace.errors import HeadraceError, ModelNotFound, NoReplica, ReplicaFailed
+from headrace.gateway.blocks import tokens_of
 from headrace.gateway.budget import RetryBudget
-from headrace.gateway.features import BLOCK_BYTES, BYTES_PER_TOKEN, Features
+from headrace.gateway.features import Features
 from headrace.gateway.fleet import Fleet
 from headrace.gateway.http.upstream import UpstreamPool
 from headrace.gateway.patience import Patience, PatienceSettings
@@ -19,7 +20,6 @@ from headrace.gateway.policies.policy import Candidate
 from headrace.gateway.prefix_index import PrefixIndex
 from headrace.gateway.replica import Replica
 
-_BLOCK_TOKENS = BLOCK_BYTES // BYTES_PER_TOKEN
 _NUM_NAMED = 8
 
 
@@ -143,7 +143,7 @@ class Router:
             num_held = self.index.depths(features.block_hashes).get(replica.number, 0) if features.block_hashes else 0
         return replica, Decision(
             request_id, self.wall_clock(), kind, features.model, replica.name, choice.reason, features.num_tokens,
-            min(num_held * _BLOCK_TOKENS, features.num_tokens), replica.num_in_flight, replica.tokens_in_flight,
+            tokens_of(num_held), replica.num_in_flight, replica.tokens_in_flight,
             ranked[:_NUM_NAMED],
         )  # fmt: skip
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from headrace.gateway.features import BLOCK_TOKENS
 from headrace.gateway.forwarding import reported_load
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.http.messages import Headers, request_head
@@ -167,7 +166,7 @@ class Prober:
         try:
             reply = await self._get(replica, b"/load")
             num_tokens = msgspec.json.decode(b"".join(reply.body))["num_cache_tokens"]
-            self._gateway.router.index.set_capacity(replica.number, int(num_tokens) // BLOCK_TOKENS)
+            self._gateway.router.index.set_capacity(replica.number, int(num_tokens))
         except (OSError, ValueError, LookupError, TypeError):
             return
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from headrace.gateway.features import BLOCK_TOKENS, Features
+from headrace.gateway.blocks import tokens_of
+from headrace.gateway.features import Features
 from headrace.gateway.policies.least import Least, make_least_tokens
 from headrace.gateway.policies.policy import Candidate, Choice
 from headrace.gateway.prefix_index import PrefixIndex
@@ -38,11 +39,11 @@ class Prefix:
             return self._otherwise.pick(features, replicas, now_s)
         weights = [replica.weight(now_s) for replica in replicas]
         loads = [replica.tokens_in_flight / weight for replica, weight in zip(replicas, weights, strict=True)]
-        shortest, enough, keys = min(loads), HELD_RATIO * len(hashes), []
+        held = {number: tokens_of(depth) for number, depth in depths.items()}
+        shortest, enough, keys = min(loads), HELD_RATIO * tokens_of(len(hashes)), []
         for place, replica in enumerate(replicas):
-            depth, load = depths.get(replica.number, 0), loads[place]
-            saved = depth * BLOCK_TOKENS
-            holds = depth >= enough and load - shortest <= saved
+            saved, load = held.get(replica.number, 0), loads[place]
+            holds = saved >= enough and load - shortest <= saved
             keys.append((not holds, load if holds else load - saved / weights[place], replica.num_in_flight, place))
         keys.sort()
         ranked = [replicas[place] for _, _, _, place in keys]
