@@ -75,3 +75,22 @@ def test_output_that_nobody_reads_any_more() -> None:
     command = f"{sys.executable} -m headrace.cli.main doctor | true"
     run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=ENVIRONMENT, check=True)
     assert run.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("serve builtin --prot 5", "there is no flag --prot; did you mean --port?"),
+        ("config show --num-block=5", "there is no flag --num-block; did you mean --num-blocks?"),
+        ("bench serve --rat 5", "there is no flag --rat; did you mean --rate?"),
+        ("--vrsion", "there is no flag --vrsion; did you mean --version?"),
+        ("serve builtin another", "another is one argument too many"),
+    ],
+)
+def test_an_unknown_flag_is_answered_with_the_nearest(
+    capsys: pytest.CaptureFixture[str], command: str, words: str
+) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(command.split())
+    assert exited.value.code == 2
+    assert words in capsys.readouterr().err

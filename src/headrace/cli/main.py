@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from headrace import __version__
+from headrace.config.nearest import nearest
 from headrace.errors import ConfigError, HeadraceError, InvalidRequest, ModelNotSupported
 
 USAGE_ERROR = 2
@@ -41,7 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code: 0 good, 1 failed, 2 wrong usage or settings, 130 interrupted."""
     arguments_given = list(sys.argv[1:] if argv is None else argv)
     parser = _parser(arguments_given)
-    arguments = parser.parse_args(arguments_given)
+    arguments, unknown = parser.parse_known_args(arguments_given)
+    if unknown:
+        called = _called(parser, arguments)
+        called.error(_unknown(unknown[0], called))
     if arguments.version:
         print(f"headrace {__version__}")
         return 0
@@ -77,6 +81,24 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
             module = import_module(command.module)
             module.add_arguments(sub)
             sub.set_defaults(run=module.run)
+    return parser
+
+
+def _unknown(argument: str, parser: argparse.ArgumentParser) -> str:
+    """What is said of an argument that nobody takes; of a flag, with the nearest one."""
+    flag = argument.partition("=")[0]
+    if not flag.startswith("--"):
+        return f"{argument} is one argument too many"
+    known = [name for name in parser._option_string_actions if name.startswith("--")]
+    return f"there is no flag {flag}; did you mean {nearest(flag, known)}?"
+
+
+def _called(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> argparse.ArgumentParser:
+    """The parser of the subcommand, or of its subcommand."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction) and getattr(arguments, action.dest) is not None:
+            inner: argparse.ArgumentParser = action.choices[getattr(arguments, action.dest)]
+            return _called(inner, arguments)
     return parser
 
 

@@ -184,6 +184,11 @@ class CountCall:
     return_token_strs: bool = False
     ignored_fields: tuple[str, ...] = ()
 
+    @property
+    def tools(self) -> tuple[dict[str, Any], ...]:
+        """Functions of the conversation."""
+        return self.prompt.tools if isinstance(self.prompt, Conversation) else ()
+
 
 @dataclass(frozen=True, slots=True)
 class DetokenizeCall:

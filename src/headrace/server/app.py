@@ -205,9 +205,10 @@ class Application:
             call = parse(body, strict=strict)
         else:
             call = await backend.encoder.in_thread(lambda: parse(body, strict=strict))
-        if call.ignored_fields:
-            self.metrics.ignored_fields(len(call.ignored_fields))
-            exchange.extra_headers.append((b"x-ignored-fields", _header_value(call.ignored_fields)))
+        ignored = call.ignored_fields + backend.without_effect(call)
+        if ignored:
+            self.metrics.ignored_fields(len(ignored))
+            exchange.extra_headers.append((b"x-ignored-fields", _header_value(ignored)))
         return call
 
     async def _answer_error(self, exchange: Exchange, error: Exception) -> None:

@@ -14,7 +14,7 @@ from headrace.config.server import ServerConfig
 from headrace.engine.remote import EngineInfo, EngineLink
 from headrace.errors import HeadraceError, ModelNotFound
 from headrace.observability.metrics import ServerMetrics
-from headrace.protocol.call import Continuation, GenerationCall
+from headrace.protocol.call import Continuation, CountCall, DetokenizeCall, GenerationCall
 from headrace.protocol.progress import Progress
 from headrace.protocol.write import make_writer, new_response_id
 from headrace.server.choice import Choice
@@ -92,7 +92,14 @@ class Backend:
     def check_model(self, name: str | None) -> None:
         """Raises ModelNotFound for the name of another model."""
         if name is not None and name not in self.names:
-            raise ModelNotFound(f"the model {name[:200]!r} is not served here; there is {', '.join(self.names)}")
+            served = ", ".join(self.names)
+            raise ModelNotFound(f"the model {name[:200]!r} is not served here; there is {served}").with_hint(served)
+
+    def without_effect(self, call: GenerationCall | CountCall | DetokenizeCall) -> tuple[str, ...]:
+        """Fields that are taken and that this model has no use for: tools that its template never mentions."""
+        is_forced = isinstance(call, GenerationCall) and call.tool_choice.mode in ("required", "named")
+        is_told = isinstance(call, DetokenizeCall) or not call.tools or self.tokenizer.reads_tools
+        return () if is_told or is_forced else ("tools",)
 
     async def generate(self, call: GenerationCall, exchange: Exchange) -> None:
         """Serve one call: prepare, submit, answer. Cancelling ends it in the engine too.

@@ -94,6 +94,13 @@ class Tokenizer:
         """Whether conversations can be encoded."""
         return bool(getattr(self.inner, "chat_template", None))
 
+    @cached_property
+    def reads_tools(self) -> bool:
+        """Whether a template of it tells the model of tools; without, they reach the model only as a guide."""
+        given = getattr(self.inner, "chat_template", None) or ""
+        templates = given.values() if isinstance(given, dict) else (given,)
+        return any("tools" in template for template in templates)
+
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
         """End-of-sequence ids by the tokenizer's word; the model's generation config may add to them."""
@@ -126,8 +133,14 @@ class Tokenizer:
         return frozenset(i for name, i in zip(names, ids, strict=True) if i is not None and spelled[i] == name)
 
 
+_PATH_BEGINNINGS = ("/", "./", "../", "~")
+"""A hub id never begins so."""
+
+
 def _load(name: str, revision: str | None, trust_remote_code: bool) -> Any:
     options: dict[str, Any] = {} if revision is None else {"revision": revision}
+    if name.startswith(_PATH_BEGINNINGS) and not Path(name).is_dir():
+        raise ModelNotSupported(f"there is no folder {name!r}: give a model's folder, a hub id (owner/name) or builtin")
     try:
         if _is_plain_folder(Path(name)):
             from transformers import PreTrainedTokenizerFast
