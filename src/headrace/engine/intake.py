@@ -135,7 +135,7 @@ class Intake:
             raise InvalidRequest(f"a prompt must be a sequence of token ids here, not {type(given).__name__}")
         prompt = list(given)
         if not prompt:
-            raise EmptyPrompt("the prompt is empty; it needs at least one token")
+            raise EmptyPrompt("the prompt is empty; it needs at least one token").with_hint("at least one token")
         if not all(isinstance(token, int) and not isinstance(token, bool) for token in prompt):
             wrong = next(token for token in prompt if not isinstance(token, int) or isinstance(token, bool))
             raise InvalidRequest(f"a prompt must be a flat sequence of integers; it holds {wrong!r}")
@@ -144,7 +144,7 @@ class Intake:
             name = "max_model_len" if max_tokens == self.limits.max_model_len else "max_length"
             raise PromptTooLong(
                 f"the prompt has {len(prompt)} tokens; {max_tokens - 1} leave room for an answer ({name}={max_tokens})"
-            )
+            ).with_hint(f"at most {max_tokens - 1} tokens, {len(prompt) - max_tokens + 1} less")
         return prompt
 
     def _check_range(self, token_ids: Sequence[int]) -> None:
@@ -153,7 +153,7 @@ class Intake:
             wrong = low if low < 0 else high
             raise TokenOutOfRange(
                 f"token id {wrong} is out of range: the model has ids 0 to {self.limits.vocab_size - 1}"
-            )
+            ).with_hint(f"0 to {self.limits.vocab_size - 1}")
 
     def _check_params(self, params: SamplingParams) -> None:
         if not isinstance(params, SamplingParams):

@@ -16,6 +16,7 @@
     │   └── TokenOutOfRange       400  a token id that the model does not have
     ├── BodyTooLarge              413  a body over the limit
     ├── BodyTooSlow               408  a body that did not come in time
+    ├── UnsupportedEncoding       415  a body that was compressed
     ├── RouteNotFound             404  a path that is not served
     ├── MethodNotAllowed          405  a path that is served, by another method
     ├── ModelNotFound             404  a model that is not served here
@@ -77,6 +78,7 @@ from headrace.errors.http import (
     RouteNotFound,
     TooManyStreams,
     Unauthorized,
+    UnsupportedEncoding,
 )
 from headrace.errors.running import (
     GuideFailed,
@@ -133,5 +135,6 @@ __all__ = [
     "TooManyStreams",
     "Unauthorized",
     "UnknownField",
+    "UnsupportedEncoding",
     "UnsupportedField",
 ]

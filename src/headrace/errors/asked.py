@@ -60,7 +60,7 @@ class UnsupportedField(InvalidRequest):
 
     def __init__(self, name: str, shown: str, hint: str) -> None:
         """Name the field, show its value as JSON, and say what would work."""
-        super().__init__(f"{name}={shown} is not supported: {hint}")
+        super().__init__(f"{name}={shown} is not supported; what works: {hint}")
         self.name = name
         self.hint = hint
 

@@ -19,6 +19,13 @@ class BodyTooSlow(HeadraceError):
     http_status = 408
 
 
+class UnsupportedEncoding(HeadraceError):
+    """A body that was compressed."""
+
+    code = "unsupported_encoding"
+    http_status = 415
+
+
 class RouteNotFound(HeadraceError):
     """A path that is not served."""
 

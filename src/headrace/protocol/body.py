@@ -42,11 +42,20 @@ def decode(body: bytes | bytearray | memoryview) -> Any:
     try:
         return _decode(body)
     except UnicodeDecodeError as error:
-        raise InvalidBody(f"the body is not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}") from error
+        raise InvalidBody(_not_utf8(body)) from error
     except RecursionError as error:
         raise InvalidBody("the body is nested too deeply") from error
     except (msgspec.MsgspecError, ValueError) as error:
         raise InvalidBody(f"the body is not JSON: {error}") from error
+
+
+def _not_utf8(body: bytes | bytearray | memoryview) -> str:
+    """Where a body stops being UTF-8; msgspec counts from the beginning of the string that it reads."""
+    try:
+        str(body, "utf-8")
+    except UnicodeDecodeError as error:
+        return f"the body is not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}"
+    return "the body is not UTF-8"
 
 
 _NAMES = {type(None): "null", bool: "boolean", int: "number", float: "number", str: "string", list: "array"}

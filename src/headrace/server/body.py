@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from headrace.errors import BodyTooLarge, BodyTooSlow
+from headrace.errors import BodyTooLarge, BodyTooSlow, UnsupportedEncoding
 from headrace.server.disconnect import ClientGone
 
 Receive = Callable[[], Awaitable[Any]]
@@ -23,8 +23,13 @@ async def read_body(receive: Receive, headers: Mapping[str, str], max_bytes: int
 
     Raises:
         BodyTooLarge: at once where the length is announced, else when it is exceeded. ClientGone: before its end.
-        BodyTooSlow: it comes slower than GRACE_S and MIN_BYTES_PER_S allow.
+        BodyTooSlow: it comes slower than GRACE_S and MIN_BYTES_PER_S allow. UnsupportedEncoding: it is compressed.
     """
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnsupportedEncoding(
+            f"the body comes with content-encoding {encoding[:40]!r}; send it as it is, without that header"
+        ).with_hint("identity")
     announced = headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise _too_large(f"the body has {int(announced)} bytes", max_bytes)
@@ -39,7 +44,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], max_bytes: int
         except TimeoutError:
             raise BodyTooSlow(
                 f"{num_bytes} bytes of the body came in {loop.time() - started_s:.0f} s, and then it stopped"
-            ) from None
+            ).with_hint(f"{MIN_BYTES_PER_S} bytes a second, after {GRACE_S:g} s") from None
         if message["type"] == "http.disconnect":
             raise ClientGone
         chunks.append(message.get("body", b""))
@@ -51,4 +56,6 @@ async def read_body(receive: Receive, headers: Mapping[str, str], max_bytes: int
 
 
 def _too_large(what: str, max_bytes: int) -> BodyTooLarge:
-    return BodyTooLarge(f"{what}; this server takes {max_bytes} (max_body_bytes={max_bytes})")
+    return BodyTooLarge(f"{what}; this server takes {max_bytes} (max_body_bytes={max_bytes})").with_hint(
+        f"at most {max_bytes} bytes"
+    )

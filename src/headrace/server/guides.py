@@ -24,7 +24,7 @@ async def guide_spec(call: GenerationCall, encoder: PromptEncoder) -> GuideSpec 
         return None
     try:
         # A tool's schema may say more than can be enforced; a call that follows the rest of it is better than none.
-        spec = GuideSpec(asked.kind, asked.value, strict=demanded is None)
+        spec = GuideSpec(asked.kind, asked.value, strict=asked.strict and demanded is None)
         await encoder.in_thread(lambda: check(spec))
     except InvalidRequest as error:
         raise InvalidField(asked.field, shown(asked.value), str(error)) from error

@@ -17,6 +17,21 @@ HEAD_TIMEOUT_S = 10.0
 MAX_HEAD_BYTES = 64 << 10
 
 
+class _UntilTheEnd(int):
+    """The length of a body that ends with its connection, as uvicorn's countdown sees it: enough, and then nothing."""
+
+    def __lt__(self, _: object) -> bool:
+        return False
+
+    def __sub__(self, _: object) -> _UntilTheEnd:
+        return self
+
+    def __ne__(self, _: object) -> bool:
+        return False
+
+    __hash__ = int.__hash__
+
+
 class GuardedHttpProtocol(HttpToolsProtocol):
     """One connection. A head that is not complete in time, or is too long, ends it with 408 or 431."""
 
@@ -55,6 +70,9 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._in_head = False
         self._stop_timer()
         super().on_headers_complete()
+        if self.scope["http_version"] == "1.0":  # knows no chunks (RFC 9112, 6.1): the end of the connection is its end
+            self.cycle.chunked_encoding = False
+            self.cycle.expected_content_length = _UntilTheEnd()
 
     def on_message_complete(self) -> None:
         """The next bytes are another head."""

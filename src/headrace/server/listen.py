@@ -64,6 +64,8 @@ def _bind_tcp(host: str, port: int, is_shared: bool = False) -> socket.socket:
 
 
 def _bind_unix(path: str) -> socket.socket:
+    if os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):
+        raise AddressNotAvailable(f"uds={path!r} is a file or folder, and no socket: take another path")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if _is_abandoned(path):

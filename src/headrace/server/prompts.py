@@ -53,13 +53,15 @@ class PromptEncoder:
                 raise PromptTooLong(
                     f"the prompt has {len(text)} characters, the first {ahead} of them more than {num_tokens - 1} "
                     f"tokens; {self._max_model_len - 1} leave room for an answer (max_model_len={self._max_model_len})"
-                )
+                ).with_hint(f"at most {self._max_model_len - 1} tokens")
         return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
 
     def check_range(self, token_ids: Sequence[int]) -> None:
         """Raises TokenOutOfRange for ids that the model does not have."""
         if token_ids and not 0 <= min(token_ids) <= max(token_ids) < self._vocab_size:
-            raise TokenOutOfRange(f"the model has token ids 0 to {self._vocab_size - 1}")
+            wrong = next(token for token in token_ids if not 0 <= token < self._vocab_size)
+            allowed = f"0 to {self._vocab_size - 1}"
+            raise TokenOutOfRange(f"token id {wrong} is out of range: the model has ids {allowed}").with_hint(allowed)
 
     def render_conversation(self, conversation: Conversation) -> str:
         """Text of a conversation by the model's template, special tokens written out."""

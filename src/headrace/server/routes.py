@@ -44,7 +44,17 @@ class Routes:
         for prefix, methods in self._open_ended.items():
             if path.startswith(prefix) and len(path) > len(prefix):
                 return methods, path[len(prefix) :]
-        raise RouteNotFound(f"there is nothing at {path[:200]}; /openapi.json lists what there is")
+        meant = self._meant(path)
+        hint = "/openapi.json lists what there is" if meant is None else f"did you mean {meant}?"
+        raise RouteNotFound(f"there is nothing at {path[:200]}; {hint}").with_hint(hint)
+
+    def _meant(self, path: str) -> str | None:
+        """The path that a client with a wrong base address meant: a slash, or /v1, too much or too little."""
+        plain = "/" + "/".join(part for part in path.split("/") if part)
+        for candidate in (plain, f"/v1{plain}", plain.removeprefix("/v1")):
+            if candidate in self._fixed:
+                return candidate
+        return None
 
 
 def allowed(methods: Iterable[str]) -> str:

@@ -34,8 +34,9 @@ class StreamLimit:
         """Count one more; each must be released once. Raises TooManyStreams."""
         if self.max_per_key is not None and self._open[key_id] >= self.max_per_key:
             raise TooManyStreams(
-                f"this key has {self._open[key_id]} answers under way, as many as it may: wait for one to end"
-            )
+                f"this key has {self._open[key_id]} answers under way, as many as it may "
+                f"(max_streams_per_key={self.max_per_key}): wait for one to end"
+            ).with_hint(f"at most {self.max_per_key} at a time")
         self._open[key_id] += 1
 
     def release(self, key_id: str) -> None:

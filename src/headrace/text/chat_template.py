@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headrace.errors import InvalidRequest
+from headrace.errors import InvalidParameter, InvalidRequest
 
 
 def render_chat(
@@ -40,7 +40,10 @@ def render_chat(
         raise InvalidRequest("a conversation needs at least one message")
     reserved = _RESERVED & (template_kwargs or {}).keys()
     if reserved:
-        raise InvalidRequest(f"chat_template_kwargs may not set {sorted(reserved)[0]!r}: it has a field of its own")
+        name = sorted(reserved)[0]
+        raise InvalidParameter(
+            f"chat_template_kwargs.{name}", (template_kwargs or {})[name], "it has a field of its own"
+        )
     from jinja2 import TemplateError
 
     try:

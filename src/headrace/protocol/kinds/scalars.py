@@ -10,6 +10,9 @@ from headrace.errors import InvalidField
 from headrace.protocol.kinds.kind import INT64, Kind, Reading, Schema
 from headrace.protocol.shown import shown
 
+_FAR = 1e300
+"""Numbers beyond become infinite in sums and products."""
+
 
 @dataclass(frozen=True, slots=True)
 class Boolean(Kind):
@@ -50,7 +53,9 @@ class Integer(Kind):
     def read(self, value: Any, at: str, reading: Reading) -> int:
         """Also its range."""
         if not self.takes(value) or not self.low <= value <= self.high:
-            raise InvalidField(at, shown(value), self.words)
+            is_far = self.takes(value) and abs(value) > INT64 <= self.high
+            words = f"{self.words}, between {self.low} and {self.high}" if is_far else self.words
+            raise InvalidField(at, shown(value), words)
         return int(value)
 
     def schema(self) -> Schema:
@@ -79,9 +84,10 @@ class Number(Kind):
 
     def read(self, value: Any, at: str, reading: Reading) -> float:
         """Also its range."""
-        fits = self.takes(value) and abs(value) < 1e300 and self.low <= value <= self.high
+        fits = self.takes(value) and abs(value) < _FAR and self.low <= value <= self.high
         if not fits or (self.low_open and value == self.low):
-            raise InvalidField(at, shown(value), self.words)
+            is_far = self.takes(value) and abs(value) >= _FAR and math.isinf(self.high)
+            raise InvalidField(at, shown(value), f"{self.words}, of a size below {_FAR:g}" if is_far else self.words)
         return float(value)
 
     def schema(self) -> Schema:

@@ -80,7 +80,9 @@ def guide_of(given: Mapping[str, Any], *formats: GuideRequest | None) -> GuideRe
         found += inside
     if len(found) > 1:
         raise InvalidField(
-            found[1].field, shown(found[1].value), f"one rule for an answer, and {found[0].field} is one"
+            found[1].field,
+            shown(found[1].value or found[1].kind),
+            f"one rule for an answer, and {found[0].field} is one",
         )
     return found[0] if found else None
 
@@ -161,7 +163,7 @@ def check_guide_and_tools(guide: GuideRequest | None, tools: Sequence[Any], choi
     if guide is not None and tools:
         raise UnsupportedField(
             guide.field,
-            shown(guide.value),
+            shown(guide.value or guide.kind),
             f'it rules the whole answer, and there are tools: tool_choice "none", '
             f"or a tool with this schema (tool_choice is {choice.mode!r})",
         )

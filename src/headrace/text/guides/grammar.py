@@ -19,6 +19,11 @@ that likes blanks prints them until its tokens are used up, and all of it is of 
 
 _MAX_CHARS = 400
 
+_WORDS = {
+    "NoExtensionBias": "no answer follows it: it allows nothing, or a rule of it leads back to itself without end"
+}
+"""What llguidance says in a word of its own."""
+
 
 def to_llguidance(spec: GuideSpec) -> str:
     """The grammar in llguidance's own form; InvalidGuide for what can be seen to be wrong without compiling."""
@@ -32,12 +37,14 @@ def to_llguidance(spec: GuideSpec) -> str:
 
 def invalid(spec: GuideSpec, words: str) -> InvalidGuide:
     """The error of a spec that does not compile, with the compiler's words."""
-    return InvalidGuide(f"the guide's {spec.kind} cannot be used: {shortened(words)}")
+    return InvalidGuide(
+        f"the guide's {spec.kind} cannot be used: {shortened(_WORDS.get(words.partition(' ')[0], words))}"
+    )
 
 
 def shortened(words: str) -> str:
     """In one line, and its middle left out where it is long: the reason mostly stands at one of the ends."""
-    line = " ".join(words.split())
+    line = " ".join(words.removesuffix("<non-verbose/>").split())
     return line if len(line) <= _MAX_CHARS else f"{line[: _MAX_CHARS // 2]} … {line[-_MAX_CHARS // 2 :]}"
 
 
