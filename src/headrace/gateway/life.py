@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from headrace.gateway.assembly import Assembly
+from headrace.gateway.freed_memory import keep_freed_memory
 
 _log = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ class GatewayLife:
                 return
             background.append(asyncio.create_task(self._keep_alive(self._processes), name="headrace-processes"))
         else:
+            keep_freed_memory()
             await self._assembly.gateway.listen([self._front.listener], self._front.tls)
         background.append(asyncio.create_task(self._keep_memory(), name="headrace-memory"))
         self._announce()
