@@ -37,9 +37,8 @@ def to_llguidance(spec: GuideSpec) -> str:
 
 def invalid(spec: GuideSpec, words: str) -> InvalidGuide:
     """The error of a spec that does not compile, with the compiler's words."""
-    return InvalidGuide(
-        f"the guide's {spec.kind} cannot be used: {shortened(_WORDS.get(words.partition(' ')[0], words))}"
-    )
+    first, *_ = [*words.split(), ""]
+    return InvalidGuide(f"the guide's {spec.kind} cannot be used: {shortened(_WORDS.get(first, words))}")
 
 
 def shortened(words: str) -> str:
