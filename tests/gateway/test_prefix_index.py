@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.gateway.blocks import BLOCK_TOKENS, block_tokens, chained_hashes
-from headrace.gateway.features import features
+from headrace.gateway.features import EXPECTED_OUTPUT_TOKENS, features
 from headrace.gateway.prefix_index import PrefixIndex
 
 PREFIXES = st.lists(st.integers(0, 3), max_size=6).map(tuple)
@@ -132,15 +132,15 @@ def test_what_a_request_says_is_read() -> None:
     found = features(
         body(model="m/x", prompt="p" * 4000, stream=True, n=3, max_tokens=9, user='a"b', temperature=0.5), "c", ""
     )
-    assert (found.model, found.stream, found.num_choices, found.max_tokens) == ("m/x", True, 3, 9)
+    assert (found.model, found.stream, found.num_output_tokens) == ("m/x", True, 27)
     assert found.session == 'a"b'
     assert found.num_tokens == 1000
     assert features(body(user="u"), "c", "s").session == "s"
     assert features(body(prompt_cache_key="k", user="u"), "c").session == "k"
-    assert features(body(max_completion_tokens=5, max_tokens=9), "c").max_tokens == 5
-    assert features(body(max_output_tokens=7), "c").max_tokens == 7
-    assert features(body(max_tokens="many"), "c").max_tokens is None
-    assert features(body(), "c").max_tokens is None
+    assert features(body(max_completion_tokens=5, max_tokens=9), "c").num_output_tokens == 5
+    assert features(body(max_output_tokens=7), "c").num_output_tokens == 7
+    assert features(body(max_tokens="many", n="some"), "c").num_output_tokens == EXPECTED_OUTPUT_TOKENS
+    assert features(body(max_tokens=None, n=None), "c").num_output_tokens == EXPECTED_OUTPUT_TOKENS
 
 
 @pytest.mark.parametrize("field", ["tools", "system", "instructions"])

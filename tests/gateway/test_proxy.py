@@ -278,7 +278,8 @@ def test_a_slow_reader_slows_the_replica_and_nobody_else() -> None:
 )
 def test_what_is_no_request_is_refused_and_the_connection_closed(data: bytes, status: int) -> None:
     async def test() -> None:
-        async with stage(answer_json, limits=ClientLimits(max_body_bytes=1000)) as s:
+        limits = ClientLimits(max_body_bytes=1000, linger_s=0.02)
+        async with stage(answer_json, limits=limits) as s:
             reader, writer = await s.connect()
             writer.write(data)
             answer = await read_answer(reader)
@@ -294,7 +295,7 @@ def test_what_is_no_request_is_refused_and_the_connection_closed(data: bytes, st
 
 def test_slow_and_idle_clients_are_closed() -> None:
     async def test() -> None:
-        limits = ClientLimits(read_timeout_s=0.1, idle_timeout_s=0.2)
+        limits = ClientLimits(read_timeout_s=0.1, idle_timeout_s=0.2, sweep_s=0.05)
         async with stage(answer_json, limits=limits) as s:
             slow_reader, slow = await s.connect()
             slow.write(b"POST / HTTP/1.1\r\nhos")
@@ -523,7 +524,9 @@ def test_the_slow_one_wins_when_the_hedge_is_slower() -> None:
 
     async def test() -> None:
         async with stage(slow, hang, settings=impatient()) as s:
-            assert (await s.ask({"stream": True})).text == "w0 w1 w2 w3 w4 "
+            answer = await s.ask({"stream": True})
+            assert answer.text == "w0 w1 w2 w3 w4 "
+            assert answer.headers["x-headrace-route"].startswith("replica=r0; first; ")
             await s.settled()
             assert sorted(s.notes.attempts) == [("r0", "ok"), ("r1", "cancelled")]
 

@@ -7,6 +7,10 @@ from typing import Any
 
 import msgspec
 
+from headrace.errors import HeadraceError
+from headrace.gateway.http.messages import lines_of
+from headrace.protocol.error_body import error_body
+
 
 def retry_after(value: bytes | None) -> float | None:
     """Seconds that a replica wants to be left alone; None when it does not say, or not so."""
@@ -15,6 +19,13 @@ def retry_after(value: bytes | None) -> float | None:
     except ValueError:
         return None
     return seconds if 0 <= seconds < math.inf else None
+
+
+def refusal(error: HeadraceError, request_id: str | None = None) -> tuple[int, bytes, bytes]:
+    """Status, header lines and body of the gateway's own answer to what it does not pass on."""
+    answer = error_body(error, request_id=request_id)
+    headers = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
+    return answer.status, lines_of([*headers, (b"content-type", b"application/json")]), msgspec.json.encode(answer.body)
 
 
 class _Identity(msgspec.Struct):

@@ -14,6 +14,9 @@ import msgspec
 from headrace.errors import InvalidField
 from headrace.gateway.blocks import BLOCK_BYTES, BYTES_PER_TOKEN, chained_hashes
 
+EXPECTED_OUTPUT_TOKENS = 256
+"""Of an answer whose length is not said."""
+
 
 class Features(msgspec.Struct, frozen=True, gc=False):
     """Of one request.
@@ -22,8 +25,8 @@ class Features(msgspec.Struct, frozen=True, gc=False):
         model: that is asked for; "" when none is named. num_tokens: of the prompt, estimated.
         block_hashes: chained: entry i stands for the first i + 1 blocks of the prompt, tools and system included.
         session: what keeps the requests of one user together: a header, `prompt_cache_key` or `user`; "" for none.
-        client: the client's address. stream: whether the answer is to be a stream. num_choices: n.
-        max_tokens: of the answer, None when not said.
+        client: the client's address. stream: whether the answer is to be a stream.
+        num_output_tokens: that it may have, all choices together; a guess where it is not said.
     """
 
     model: str
@@ -32,8 +35,7 @@ class Features(msgspec.Struct, frozen=True, gc=False):
     session: str
     client: str
     stream: bool = False
-    num_choices: int = 1
-    max_tokens: int | None = None
+    num_output_tokens: int = EXPECTED_OUTPUT_TOKENS
 
 
 class _Body(msgspec.Struct, gc=False):
@@ -77,11 +79,13 @@ def features(body: bytes, client: str, session: str = "") -> Features:
     text = memoryview(fields.messages or fields.prompt or fields.input)
     if fields.tools or fields.system or fields.instructions:  # templates put them first
         text = memoryview(b"".join((fields.tools, fields.system, fields.instructions, text)))
-    num_bytes, model, most = len(text), fields.model, fields.max_tokens
+    num_bytes, model = len(text), fields.model
     if not session and (fields.prompt_cache_key or fields.user):
         session = _string(fields.prompt_cache_key) or _string(fields.user)
-    if fields.max_completion_tokens is not None or fields.max_output_tokens is not None:
-        most = _count(fields.max_completion_tokens) or _count(fields.max_output_tokens) or most
+    most = fields.max_completion_tokens or fields.max_output_tokens or fields.max_tokens
+    num_output_tokens = EXPECTED_OUTPUT_TOKENS if most is None else _count(most) or EXPECTED_OUTPUT_TOKENS
+    if fields.n != 1:
+        num_output_tokens *= _count(fields.n) or 1
     return Features(
         model if type(model) is str else "",
         num_bytes // BYTES_PER_TOKEN,
@@ -89,8 +93,7 @@ def features(body: bytes, client: str, session: str = "") -> Features:
         session,
         client,
         fields.stream is True,
-        1 if fields.n == 1 else _count(fields.n) or 1,
-        most if most is None else _count(most),
+        num_output_tokens,
     )
 
 
@@ -98,5 +101,6 @@ def _string(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value < 10**9 else None
+def _count(value: Any) -> int:
+    """0 for what is none."""
+    return value if type(value) is int and 0 <= value < 10**9 else 0

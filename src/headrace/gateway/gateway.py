@@ -8,20 +8,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-import msgspec
-
 from headrace.errors import HeadraceError, ServerDraining
+from headrace.gateway import answers
 from headrace.gateway.exchange import Exchange
 from headrace.gateway.http.downstream import ClientLimits, Downstream, Job
 from headrace.gateway.http.messages import Request, lines_of
 from headrace.gateway.replica import Endpoint, Replica
 from headrace.gateway.route import Router
-from headrace.protocol.error_body import error_body
 
 TICK_S = 0.05
 """How often silent replicas and slow clients are looked for."""
-
-_SWEEP_TICKS = 20
 
 
 class OwnAnswer(NamedTuple):
@@ -141,11 +137,13 @@ class Gateway:
     # ---------------------------------------------------------------- time
 
     async def _tick(self) -> None:
-        count = 0
+        swept_s = self.router.clock()
         while True:
             await asyncio.sleep(TICK_S)
-            self.tick(sweep=count % _SWEEP_TICKS == 0)
-            count += 1
+            is_due = self.router.clock() >= swept_s + self.limits.sweep_s
+            if is_due:
+                swept_s = self.router.clock()
+            self.tick(sweep=is_due)
 
     def tick(self, sweep: bool) -> None:
         """Look for silent replicas; with `sweep`, for slow and idle clients too."""
@@ -228,8 +226,5 @@ class _Answered:
 
 
 def _refuse(client: Downstream, error: HeadraceError) -> _Answered:
-    answer = error_body(error)
-    headers = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
-    lines = lines_of([*headers, (b"content-type", b"application/json")])
-    client.reply(answer.status, lines, msgspec.json.encode(answer.body))
+    client.reply(*answers.refusal(error))
     return _Answered()

@@ -12,6 +12,8 @@ _ENOUGH = 16
 _FACTOR = 4.0
 _NEW_FACTOR = 2.0
 _OFFSET_TOKENS = 256
+_OUTPUT_FACTOR = 16
+"""What an output token takes, in prompt tokens, when it is guessed how long a whole answer may take."""
 _EVERY = 16
 _EVERY_LATER = 64
 
@@ -101,11 +103,11 @@ class Patience:
         if self._fleet is not None and self._gaps.is_new:
             self._fleet.saw_gap(seconds)
 
-    def saw_whole(self, seconds: float, num_tokens: int) -> None:
-        """An answer that is no stream came after so long; of so many tokens at most, prompts before it included."""
-        self._wholes.add(seconds / (_OFFSET_TOKENS + num_tokens))
-        if self._fleet is not None and self._wholes.is_new:
-            self._fleet.saw_whole(seconds, num_tokens)
+    def saw_whole(self, seconds: float, num_tokens_before: int, num_output_tokens: int) -> None:
+        """An answer that is no stream, and may have had so many tokens, came after so long."""
+        self._wholes.add(seconds / (_OFFSET_TOKENS + num_tokens_before + _OUTPUT_FACTOR * num_output_tokens))
+        if self._wholes.is_new and self._fleet is not None:
+            self._fleet.saw_whole(seconds, num_tokens_before, num_output_tokens)
 
     def first_limit_s(self, num_tokens_before: int) -> float:
         """How long to wait for a first token."""
@@ -117,14 +119,14 @@ class Patience:
         limit_s = _FACTOR * high * (_OFFSET_TOKENS + num_tokens_before)
         return min(max(limit_s, settings.least_first_s), settings.most_s)
 
-    def whole_limit_s(self, num_tokens: int) -> float:
+    def whole_limit_s(self, num_tokens_before: int, num_output_tokens: int) -> float:
         """How long to wait for an answer that is no stream."""
         settings, high = self._settings, self._wholes.high
         if high is None and self._fleet is not None and self._fleet._wholes.high is not None:
             high = _NEW_FACTOR * self._fleet._wholes.high
         if high is None:
             return settings.unknown_whole_s
-        limit_s = _FACTOR * high * (_OFFSET_TOKENS + num_tokens)
+        limit_s = _FACTOR * high * (_OFFSET_TOKENS + num_tokens_before + _OUTPUT_FACTOR * num_output_tokens)
         return min(max(limit_s, settings.least_first_s), settings.unknown_whole_s)
 
     def gap_limit_s(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -81,6 +81,16 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
         return {**told, "ranked": self.ranked}
 
 
+class Way(NamedTuple):
+    """To a replica.
+
+    Attributes: pool: connections to it. patience: with its silence.
+    """
+
+    pool: UpstreamPool
+    patience: Patience
+
+
 class Observer(Protocol):
     """Who counts and remembers."""
 
@@ -119,8 +129,7 @@ class Router:
     new_id: Callable[[], str]
     make_pool: Callable[[Replica], UpstreamPool]
     budget: RetryBudget = field(default_factory=RetryBudget)
-    _pools: dict[Replica, UpstreamPool] = field(default_factory=dict)
-    _patience: dict[Replica, Patience] = field(default_factory=dict)
+    _ways: dict[Replica, Way] = field(default_factory=dict)
     _fleet_patience: Patience = field(init=False)
 
     def __post_init__(self) -> None:
@@ -160,28 +169,21 @@ class Router:
         states = ", ".join(f"{replica.name} {replica.condition(now_s)}" for replica in fleet) or "there are none"
         return NoReplica(f"no replica is able to take a request: {states}")
 
-    def pool(self, replica: Replica) -> UpstreamPool:
-        """Connections to a replica."""
-        pool = self._pools.get(replica)
-        if pool is None:
-            pool = self._pools[replica] = self.make_pool(replica)
-        return pool
-
-    def patience(self, replica: Replica) -> Patience:
-        """With a replica."""
-        patience = self._patience.get(replica)
-        if patience is None:
-            patience = self._patience[replica] = Patience(self.settings.patience, self._fleet_patience)
-        return patience
+    def way(self, replica: Replica) -> Way:
+        """To a replica."""
+        way = self._ways.get(replica)
+        if way is None:
+            patience = Patience(self.settings.patience, self._fleet_patience)
+            way = self._ways[replica] = Way(self.make_pool(replica), patience)
+        return way
 
     def forget(self, replica: Replica) -> None:
         """It left the fleet; its requests go on to their end."""
-        self._patience.pop(replica, None)
-        pool = self._pools.pop(replica, None)
-        if pool is not None:
-            pool.close()
+        way = self._ways.pop(replica, None)
+        if way is not None:
+            way.pool.close()
 
     def close(self) -> None:
         """Hang up on all idle connections."""
-        for replica in list(self._pools):
+        for replica in list(self._ways):
             self.forget(replica)

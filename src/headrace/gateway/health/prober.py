@@ -58,7 +58,8 @@ class _Reply:
     def data(self, data: bytes) -> None:
         self.body.append(data)
 
-    def completed(self) -> None:
+    def completed(self, data: bytes) -> None:
+        self.body.append(data)
         if not self.done.done():
             self.done.set_result(None)
 

@@ -23,7 +23,6 @@ _log = logging.getLogger(__name__)
 
 Handle = Callable[[Request, "Downstream"], Job]
 
-_LINGER_S = 1.0
 _JSON_LINES = b"content-type: application/json\r\n"
 _JOINED_BYTES = 16 * 1024
 """A body that is shorter is copied behind its head; two pieces cost more than that."""
@@ -34,21 +33,21 @@ _READ_BYTES = 256 * 1024
 class Downstream(asyncio.Protocol):
     """One connection. `handle` is called with each request and has to end with `reply` or `end_stream`, once.
 
-    A request that cannot be read is answered here. What a client sends after that is thrown away for a second before
+    A request that cannot be read is answered here. What a client sends after that is thrown away for a moment before
     the connection is closed: closing at once would reset it, and the client would never see the answer.
     """
 
     __slots__ = (
         "_answered", "_body", "_chunked", "_client", "_closing", "_connections", "_fields", "_handle", "_head",
-        "_headers", "_is_http_1_0", "_is_paused", "_is_tls", "_job", "_keep_alive", "_limits", "_num_body_bytes",
-        "_num_fed_bytes", "_num_now_bytes", "_num_read", "_parser", "_seen", "_since_s", "_target", "_transport",
-        "_waiting",
+        "_headers", "_is_http_1_0", "_is_paused", "_is_tls", "_job", "_keep_alive", "_least_bytes", "_limits", "_num_fed_bytes",
+        "_num_now_bytes", "_num_read", "_parser", "_seen", "_since_s", "_target", "_transport", "_waiting", "on_body",
     )  # fmt: skip
 
     def __init__(self, handle: Handle, limits: ClientLimits, connections: set[Downstream]) -> None:
         """Not connected yet; it is in `connections` as long as it is."""
         self._handle = handle
         self._limits = limits
+        self._least_bytes = min(limits.max_header_bytes, limits.max_body_bytes)
         self._connections = connections
         self._waiting: deque[tuple[Request, bool, bool]] = deque()
         self._job: Job | None = None
@@ -61,15 +60,11 @@ class Downstream(asyncio.Protocol):
         self._num_now_bytes = 0  # in this read
         self._seen: tuple[int, bool] | None = None  # what it did at the last sweep
         self._since_s = 0.0
-        self._begin()
-
-    def _begin(self) -> None:
-        """The next request."""
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []  # after the head: trailers, which go nowhere
         self._head: list[tuple[bytes, bytes]] | None = None
         self._body: list[bytes] = []
-        self._num_body_bytes = 0
+        self.on_body = self._body.append  # for httptools: a piece of the body, chunked coding undone
 
     # ---------------------------------------------------------------- asyncio's calls
 
@@ -121,14 +116,18 @@ class Downstream(asyncio.Protocol):
                 limit = InvalidRequest(f"not a request of HTTP/1.1: {error}")
             self._refuse(limit)
         else:
-            if self._num_read == done and self._num_fed_bytes > self._limits.max_header_bytes:
+            if self._num_fed_bytes > self._least_bytes and self._num_read == done:
                 self._unfinished()
 
     def _unfinished(self) -> None:
-        """A read brought a part of a request, and there is enough of it to look at its headers."""
+        """A read brought a part of a request, and there is enough of it to look at its size."""
+        limits = self._limits
+        if self._num_fed_bytes > limits.max_body_bytes and sum(map(len, self._body)) > limits.max_body_bytes:
+            self._refuse(self._too_large(sum(map(len, self._body))))
+            return
         # The parser keeps a header to itself until it is whole.
-        is_endless = self._head is None and self._num_fed_bytes > self._limits.max_header_bytes + _READ_BYTES
-        if is_endless or self._headers_bytes() > self._limits.max_header_bytes:
+        is_endless = self._head is None and self._num_fed_bytes > limits.max_header_bytes + _READ_BYTES
+        if is_endless or self._headers_bytes() > limits.max_header_bytes:
             self._refuse(self._headers_too_long())
 
     def _headers_bytes(self) -> int:
@@ -159,13 +158,6 @@ class Downstream(asyncio.Protocol):
     def _headers_too_long(self) -> InvalidRequest:
         return InvalidRequest(f"the headers are longer than {self._limits.max_header_bytes} bytes")
 
-    def on_body(self, body: bytes) -> None:
-        """A piece of the body, chunked coding undone."""
-        self._num_body_bytes += len(body)
-        if self._num_body_bytes > self._limits.max_body_bytes:
-            raise self._too_large(self._num_body_bytes)
-        self._body.append(body)
-
     def _too_large(self, num_bytes: int) -> BodyTooLarge:
         return BodyTooLarge(f"the body has {num_bytes} bytes or more; at most {self._limits.max_body_bytes} are taken")
 
@@ -173,15 +165,19 @@ class Downstream(asyncio.Protocol):
         """A request is whole."""
         self._num_read += 1
         self._num_fed_bytes = self._num_now_bytes
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        parser, target, head = self._parser, self._target, self._head or []
-        if not target.startswith(b"/"):
+        pieces, parser, target, fields = self._body, self._parser, self._target, self._fields
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        if len(body) > self._limits.max_body_bytes:
+            raise self._too_large(len(body))
+        if target[:1] != b"/":
             target = _origin_form(target)
-        request = Request(parser.get_method(), target, head, self._fields, body, self._client, self._is_tls)
-        self._begin()
+        head = self._head or []
+        request = Request(parser.get_method(), target, head, fields, body, self._client, self._is_tls)
+        self._target, self._head, self._headers = b"", None, []
         keep_alive = parser.should_keep_alive()
         # To ask for the version is not cheap; before 1.1 nothing was kept alive unless a header said so.
-        is_http_1_0 = (not keep_alive or b"connection" in request.fields) and parser.get_http_version() == "1.0"
+        is_http_1_0 = (not keep_alive or b"connection" in fields) and parser.get_http_version() == "1.0"
         if self._job is None and not self._waiting:
             self._start(request, keep_alive, is_http_1_0)
             return
@@ -210,11 +206,11 @@ class Downstream(asyncio.Protocol):
 
     def reply(self, status: int, lines: bytes, body: bytes) -> None:
         """A whole answer, its headers given as lines."""
-        head = response_head(status, lines, b"content-length: %d" % len(body), self._keep_alive)
+        framing = b"content-length: %d" % len(body)
         if len(body) < _JOINED_BYTES:
-            self._transport.write(head + body)
+            self._transport.write(response_head(status, lines, framing, self._keep_alive, body))
         else:
-            self._transport.writelines((head, body))
+            self._transport.writelines((response_head(status, lines, framing, self._keep_alive), body))
         self._done()
 
     def begin_stream(self, status: int, lines: bytes, first: bytes) -> None:
@@ -264,8 +260,8 @@ class Downstream(asyncio.Protocol):
         answer = error_body(error)
         body = msgspec.json.encode(answer.body)
         framing = b"content-length: %d" % len(body)
-        self._transport.write(response_head(answer.status, _JSON_LINES, framing, False) + body)
-        asyncio.get_running_loop().call_later(_LINGER_S, self._transport.close)
+        self._transport.write(response_head(answer.status, _JSON_LINES, framing, False, body))
+        asyncio.get_running_loop().call_later(self._limits.linger_s, self._transport.close)
 
     # ---------------------------------------------------------------- time
 

@@ -53,10 +53,15 @@ def lines_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
-def response_head(status: int, lines: bytes, framing: bytes, keep_alive: bool) -> bytes:
-    """Status line and headers of an answer, `framing` being its content-length or transfer-encoding line."""
+def response_head(status: int, lines: bytes, framing: bytes, keep_alive: bool, body: bytes = b"") -> bytes:
+    """Status line and headers of an answer, and what is to be sent with them.
+
+    Args:
+        framing: its content-length or transfer-encoding line.
+    """
     line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
-    return b"%b%b%b%b" % (line, lines, framing, b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n")
+    end = b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n"
+    return b"".join((line, lines, framing, end, body))
 
 
 def request_head(method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]], num_bytes: int) -> bytes:

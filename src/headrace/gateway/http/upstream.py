@@ -28,8 +28,8 @@ class Listener(Protocol):
         """A piece of the body, chunked coding undone."""
         ...
 
-    def completed(self) -> None:
-        """The answer is whole."""
+    def completed(self, data: bytes) -> None:
+        """The answer is whole; `data`: the rest of its body."""
         ...
 
     def broke(self, reason: str) -> None:
@@ -167,31 +167,34 @@ class UpstreamConnection(asyncio.Protocol):
         elif self._listener is not None:
             self._listener.head(status, self._headers)
             if self._is_head:
-                self._complete(reusable=False)
+                self._complete(self._listener, reusable=False)
 
     def on_message_complete(self) -> None:
         """The answer is whole."""
-        if self._pieces:
-            self._deliver()
         if self._status >= 200 and self._listener is not None:
-            self._complete(reusable=self._parser.should_keep_alive())
+            self._complete(self._listener, self._parser.should_keep_alive())
 
     def _deliver(self) -> None:
         """Pass on what came of the body."""
-        pieces = self._pieces
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
+        data = self._gathered()
         if self._listener is not None:
             self._listener.data(data)
 
-    def _complete(self, reusable: bool) -> None:
-        listener, self._listener = self._listener, None
+    def _gathered(self) -> bytes:
+        """What came of the body since the last time."""
+        pieces = self._pieces
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        return data
+
+    def _complete(self, listener: Listener, reusable: bool) -> None:
+        self._listener = None
+        data = self._gathered()
         if reusable and self.is_open:
             self._pool.give_back(self)
         else:
             self.close()
-        if listener is not None:
-            listener.completed()
+        listener.completed(data)
 
 
 class UpstreamPool:
