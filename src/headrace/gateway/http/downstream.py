@@ -39,8 +39,9 @@ class Downstream(asyncio.Protocol):
 
     __slots__ = (
         "_answered", "_body", "_chunked", "_client", "_closing", "_connections", "_fields", "_handle", "_head",
-        "_headers", "_is_http_1_0", "_is_paused", "_is_tls", "_job", "_keep_alive", "_least_bytes", "_limits", "_num_fed_bytes",
-        "_num_now_bytes", "_num_read", "_parser", "_seen", "_since_s", "_target", "_transport", "_waiting", "on_body",
+        "_headers", "_is_http_1_0", "_is_paused", "_is_tls", "_job", "_keep_alive", "_least_bytes", "_limits",
+        "_num_fed_bytes", "_num_now_bytes", "_num_read", "_parser", "_seen", "_since_s", "_target", "_transport",
+        "_waiting", "on_body",
     )  # fmt: skip
 
     def __init__(self, handle: Handle, limits: ClientLimits, connections: set[Downstream]) -> None:
