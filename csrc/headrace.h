@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 // Raised whenever a signature or a struct below changes; the Python side refuses another one.
-#define HR_ABI 2
+#define HR_ABI 3
 
 enum hr_dtype { HR_F32 = 0, HR_BF16 = 1, HR_INT8 = 2 };
 enum hr_activation { HR_IDENTITY = 0, HR_SILU = 1, HR_GELU = 2, HR_GELU_TANH = 3, HR_RELU = 4 };
@@ -193,6 +193,64 @@ typedef struct {
 } hr_experts_args;
 
 HR_API int32_t hr_experts(hr_context* context, const hr_experts_args* args);
+
+// -------------------------------------------------------------------------------------------------------- programs
+// What a decoder layer does to the rows of a step, in one call: from one of these operations to the next Python takes
+// longer than the smaller of them do, and the other threads fall asleep meanwhile.
+enum hr_op {
+    HR_OP_LINEAR = 0,  // y = activation(x · wᵀ + bias) + residual; args: hr_matrix
+    HR_OP_NORM = 1,    // columns `column` … of y = norm of these columns of x; args: hr_norm_args
+    HR_OP_ROTATE = 2,  // x = [query, key, value] heads: hr_rope_and_write in place; args: hr_rope
+    HR_OP_ATTEND = 3,  // y = attention of the queries in x's first columns; args: hr_attention
+    HR_OP_ADD = 4,     // y = residual + scale · x
+    HR_OP_TAKE = 5,    // y = the rows of x that the step keeps
+};
+
+// x, y and residual number the program's values. args is a struct of this file, of which only what no step decides is
+// read: not its cache, nor where rows lie and how many they are.
+typedef struct {
+    int32_t op;
+    int32_t x;
+    int32_t y;         // may be x but for LINEAR, ATTEND and TAKE
+    int32_t residual;  // -1 for none; may be y
+    const void* args;
+    int64_t column;
+    float scale;
+    int32_t activation;
+    int32_t is_taken;  // its rows are those that TAKE left
+} hr_operation;
+
+// Values are rows of `widths[i]` numbers of dtype, dense. The first num_outside of them lie where the caller says; the
+// others in memory of the calling thread, which keeps them until it runs another program or more rows.
+typedef struct {
+    const hr_operation* operations;
+    const int64_t* widths;
+    int32_t num_operations;
+    int32_t num_values;  // at most 16
+    int32_t num_outside;
+    int32_t dtype;  // HR_F32 or HR_BF16
+} hr_program;
+
+// What one layer needs of the step under way; see hr_attention and hr_rope.
+typedef struct {
+    const hr_cache* cache;
+    const void* cos;
+    const void* sin;
+    int64_t angle_stride;
+    const int64_t* slots;
+    const int32_t* query_start;
+    const int32_t* context_len;
+    const int32_t* block_table;
+    int64_t block_table_stride;
+    int64_t num_tokens;
+    const int64_t* kept;  // [num_kept] the rows that TAKE takes
+    int64_t num_kept;
+    int32_t num_rows;
+} hr_step;
+
+// Operations first … end - 1.
+HR_API int32_t hr_run(hr_context* context, const hr_program* program, const hr_step* step, void* const* outside,
+                      int32_t first, int32_t end);
 
 // -------------------------------------------------------------------------------------------------------- sampling
 // Draws of m tokens from rows of logits of n tokens. A draw depends on its own row and settings alone.

@@ -22,10 +22,7 @@ struct Buffer {
     size_t bytes = 0;
 };
 
-}  // namespace
-
-void* scratch(size_t bytes) {
-    thread_local Buffer buffer;
+void* grown(Buffer& buffer, size_t bytes) {
     if (bytes > buffer.bytes) {
         const size_t rounded = (bytes + huge_page_bytes - 1) / huge_page_bytes * huge_page_bytes;
         buffer.memory.reset();
@@ -38,6 +35,18 @@ void* scratch(size_t bytes) {
 #endif
     }
     return buffer.memory.get();
+}
+
+}  // namespace
+
+void* scratch(size_t bytes) {
+    thread_local Buffer buffer;
+    return grown(buffer, bytes);
+}
+
+void* workspace(size_t bytes) {
+    thread_local Buffer buffer;
+    return grown(buffer, bytes);
 }
 
 }  // namespace hr

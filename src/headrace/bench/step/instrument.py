@@ -10,15 +10,18 @@ from headrace.bench.step.stopwatch import Cost, Stopwatch
 from headrace.engine.assembly import Engine
 from headrace.model.attention.cpu import CpuAttention
 from headrace.model.kernels import library
+from headrace.model.kernels.program import ADD, ATTEND, LINEAR, NORM, ROTATE, TAKE
+from headrace.model.kernels.structs import CacheStruct, MatrixStruct, NormStruct, OperationStruct, ProgramStruct
 
 _ITEM_BYTES = {number: dtype.itemsize for dtype, number in library.DTYPES.items()}
 
 ATTENTION, LINEARS, LOGITS, SAMPLING, PACKING = "attention", "linears", "logits", "sampling", "packing"
-NORMS, ROTATION, ACTIVATION, OTHER = "norms", "rotation, cache write", "activation", "other"
+NORMS, ROTATION, ACTIVATION = "norms", "rotation, cache write", "activation"
+SUMS, OTHER = "sums, rows taken", "other"
 SCHEDULE, UPDATE = "schedule", "update"
 
-PARTS = (ATTENTION, LINEARS, NORMS, ROTATION, ACTIVATION, OTHER, LOGITS, SAMPLING, PACKING, SCHEDULE, UPDATE)
-"""In the order of the table. OTHER is the model's forward pass less what has a name: embedding, sums, torch, Python."""
+PARTS = (ATTENTION, LINEARS, NORMS, ROTATION, ACTIVATION, SUMS, OTHER, LOGITS, SAMPLING, PACKING, SCHEDULE, UPDATE)
+"""In the order of the table. OTHER is the model's forward pass less what has a name: embedding, torch, Python."""
 
 
 @contextmanager
@@ -29,6 +32,7 @@ def instrumented(stopwatch: Stopwatch) -> Iterator[None]:
         for compiled in {id(one): one for one in loaded if one is not None}.values():
             for name, (part, cost) in _KERNELS.items():
                 _replace(stack, compiled, name, stopwatch.around(getattr(compiled, name), part, cost))
+            _replace(stack, compiled, "hr_run", _one_by_one(stopwatch, compiled.hr_run))
         yield
 
 
@@ -75,12 +79,12 @@ def _torch_linear(module: Any) -> Callable[..., Cost]:
 # Arguments are found by their struct or their place there; test_instrument holds them against that file.
 
 
-def _linear_part(_context: Any, matrix: Any, *_: Any) -> str:
-    return LOGITS if matrix._obj.n >= _LOGITS_FROM and not matrix._obj.gated else LINEARS
-
-
 _LOGITS_FROM = 16_384
 """A product with so many outputs is that of the vocabulary."""
+
+
+def _linear_part(_context: Any, matrix: Any, *_: Any) -> str:
+    return LOGITS if matrix._obj.n >= _LOGITS_FROM and not matrix._obj.gated else LINEARS
 
 
 def _linear_cost(
@@ -97,10 +101,13 @@ def _linear_cost(
     m: int,
     *_: Any,
 ) -> Cost:
-    n, k, weight_bytes = matrix._obj.n, matrix._obj.k, _ITEM_BYTES[matrix._obj.dtype]
-    width = n // 2 if matrix._obj.gated else n
-    rows = m * (k * _ITEM_BYTES[x_dtype] + width * _ITEM_BYTES[y_dtype])
-    return Cost(n * k * weight_bytes + rows, 2.0 * m * n * k)
+    return _product(matrix._obj, m, _ITEM_BYTES[x_dtype], _ITEM_BYTES[y_dtype])
+
+
+def _product(matrix: MatrixStruct, m: int, x_bytes: int, y_bytes: int) -> Cost:
+    n, k, weight_bytes = matrix.n, matrix.k, _ITEM_BYTES[matrix.dtype]
+    width = n // 2 if matrix.gated else n
+    return Cost(n * k * weight_bytes + m * (k * x_bytes + width * y_bytes), 2.0 * m * n * k)
 
 
 def _norm_cost(_context: Any, args: Any) -> Cost:
@@ -115,10 +122,9 @@ def _activate_cost(_context: Any, _gate: Any, _ldg: int, up: Any, *rest: int) ->
 
 
 def _rope_cost(_context: Any, args: Any) -> Cost:
-    rope = args._obj
-    cache = rope.cache and library.CacheStruct.from_address(rope.cache)
-    kv = cache.num_kv_heads * (cache.key_dim + cache.value_dim)
-    return Cost(2 * rope.num_tokens * (rope.num_heads * cache.key_dim + kv) * _ITEM_BYTES[cache.dtype])
+    cache = CacheStruct.from_address(args._obj.cache)
+    width = args._obj.num_heads * cache.key_dim + cache.num_kv_heads * (cache.key_dim + cache.value_dim)
+    return Cost(2 * args._obj.num_tokens * width * _ITEM_BYTES[cache.dtype])
 
 
 _KERNELS: dict[str, tuple[str | Callable[..., str], Callable[..., Cost] | None]] = {
@@ -130,3 +136,37 @@ _KERNELS: dict[str, tuple[str | Callable[..., str], Callable[..., Cost] | None]]
     "hr_activate": (ACTIVATION, _activate_cost),
     "hr_argmax": (SAMPLING, None),
 }
+
+
+_OPERATIONS = {LINEAR: LINEARS, NORM: NORMS, ROTATE: ROTATION, ATTEND: ATTENTION, ADD: SUMS, TAKE: SUMS}
+
+
+def _one_by_one(stopwatch: Stopwatch, run: Callable[..., int]) -> Callable[..., int]:
+    """hr_run, an operation at a time while the stopwatch runs."""
+    timed = {part: stopwatch.around(run, part) for part in _OPERATIONS.values()}
+
+    def stepwise(context: Any, program: Any, step: Any, outside: Any, first: int, end: int) -> int:
+        if not stopwatch.running:
+            return run(context, program, step, outside, first, end)
+        for i in range(first, end):
+            operation = program._obj.operations[i]
+            rows = step._obj.num_kept if operation.is_taken or operation.op == TAKE else step._obj.num_tokens
+            part = _OPERATIONS[operation.op]
+            stopwatch.charge(part, 0.0, _operation_cost(program._obj, operation, rows))
+            status: int = timed[part](context, program, step, outside, i, i + 1)
+            if status:
+                return status
+        return 0
+
+    return stepwise
+
+
+def _operation_cost(program: ProgramStruct, operation: OperationStruct, rows: int) -> Cost | None:
+    item, width = _ITEM_BYTES[program.dtype], program.widths[operation.y]
+    if operation.op == LINEAR:
+        return _product(MatrixStruct.from_address(operation.args), rows, item, item)
+    if operation.op == NORM:
+        return Cost(2.0 * rows * NormStruct.from_address(operation.args).n * item)
+    if operation.op == ATTEND:
+        return None
+    return Cost((3.0 if operation.op == ADD else 2.0) * rows * width * item)

@@ -9,6 +9,7 @@ import torch
 from headrace.model.attention.interface import AttentionBatch, LayerSpec
 from headrace.model.kernels.library import Kernels, open_kernels
 from headrace.model.kernels.paged import Context, PagedCache, attend
+from headrace.model.kernels.program import Step
 
 
 class CpuAttention:
@@ -55,9 +56,10 @@ class CpuAttention:
 
     def prepare(self, batch: AttentionBatch, layers: list[LayerSpec]) -> None:
         """Fix the views that every layer of the group reads."""
-        batch.prepared[self.name] = Context(
+        context = Context(
             batch.query_start.contiguous(), batch.context_len.contiguous(), batch.block_table.contiguous()
         )
+        batch.prepared[self.name] = Step(context, batch.slot_mapping)
 
     def forward(
         self,
@@ -86,7 +88,7 @@ class CpuAttention:
             self.kernels,
             cache,
             query,
-            batch.prepared[self.name],
+            batch.prepared[self.name].context,
             scale=layer.scale,
             window=layer.window,
             chunk=layer.chunk,

@@ -7,8 +7,9 @@ from ctypes import addressof, byref
 
 import torch
 
-from headrace.model.kernels.library import DTYPES, ExpertsStruct, Kernels, MatrixStruct, check
+from headrace.model.kernels.library import DTYPES, Kernels, check
 from headrace.model.kernels.linear import Activation, PackedLinear
+from headrace.model.kernels.structs import ExpertsStruct, MatrixStruct
 
 
 class PackedExperts:

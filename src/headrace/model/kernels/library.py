@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -11,152 +11,23 @@ import torch
 
 from headrace.config.environment import read_cpu_environment
 from headrace.errors import ConfigError
+from headrace.model.kernels.structs import (
+    AttentionStruct,
+    CacheStruct,
+    DrawStruct,
+    ExpertsStruct,
+    MatrixStruct,
+    NormStruct,
+    ProgramStruct,
+    RopeStruct,
+    StepStruct,
+)
 from headrace.observability.machine import usable_threads
 
-ABI = 2
+ABI = 3
 LIBRARY_PATH = Path(__file__).with_name("libheadrace.so")
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
-
-
-class MatrixStruct(Structure):
-    """hr_matrix."""
-
-    _fields_ = (
-        ("data", c_void_p),
-        ("bias", c_void_p),
-        ("n", c_int64),
-        ("k", c_int64),
-        ("dtype", c_int32),
-        ("gated", c_int32),
-    )
-
-
-class CacheStruct(Structure):
-    """hr_cache."""
-
-    _fields_ = (
-        ("keys", c_void_p),
-        ("values", c_void_p),
-        ("dtype", c_int32),
-        ("num_kv_heads", c_int32),
-        ("key_dim", c_int32),
-        ("value_dim", c_int32),
-        ("block_size", c_int32),
-    )
-
-
-class AttentionStruct(Structure):
-    """hr_attention."""
-
-    _fields_ = (
-        ("cache", c_void_p),
-        ("query", c_void_p),
-        ("query_token_stride", c_int64),
-        ("query_head_stride", c_int64),
-        ("out", c_void_p),
-        ("out_token_stride", c_int64),
-        ("out_head_stride", c_int64),
-        ("sinks", c_void_p),
-        ("query_start", c_void_p),
-        ("context_len", c_void_p),
-        ("block_table", c_void_p),
-        ("block_table_stride", c_int64),
-        ("num_rows", c_int32),
-        ("num_heads", c_int32),
-        ("window", c_int32),
-        ("chunk", c_int32),
-        ("scale", c_float),
-        ("softcap", c_float),
-    )
-
-
-class RopeStruct(Structure):
-    """hr_rope."""
-
-    _fields_ = (
-        ("cache", c_void_p),
-        ("query", c_void_p),
-        ("query_stride", c_int64),
-        ("key", c_void_p),
-        ("key_stride", c_int64),
-        ("value", c_void_p),
-        ("value_stride", c_int64),
-        ("query_norm", c_void_p),
-        ("key_norm", c_void_p),
-        ("cos", c_void_p),
-        ("sin", c_void_p),
-        ("angle_stride", c_int64),
-        ("slots", c_void_p),
-        ("num_tokens", c_int64),
-        ("num_heads", c_int32),
-        ("angle_step", c_int32),
-        ("rotary_dim", c_int32),
-        ("interleaved", c_int32),
-        ("norm_eps", c_float),
-        ("norm_offset", c_float),
-    )
-
-
-class NormStruct(Structure):
-    """hr_norm_args."""
-
-    _fields_ = (
-        ("x", c_void_p),
-        ("x_stride", c_int64),
-        ("residual", c_void_p),
-        ("residual_stride", c_int64),
-        ("out", c_void_p),
-        ("out_stride", c_int64),
-        ("weight", c_void_p),
-        ("bias", c_void_p),
-        ("m", c_int64),
-        ("n", c_int64),
-        ("dtype", c_int32),
-        ("centered", c_int32),
-        ("eps", c_float),
-        ("offset", c_float),
-    )
-
-
-class ExpertsStruct(Structure):
-    """hr_experts_args."""
-
-    _fields_ = (
-        ("inner", c_void_p),
-        ("down", c_void_p),
-        ("x", c_void_p),
-        ("x_stride", c_int64),
-        ("y", c_void_p),
-        ("y_stride", c_int64),
-        ("index", c_void_p),
-        ("weights", c_void_p),
-        ("num_tokens", c_int64),
-        ("num_experts", c_int64),
-        ("k", c_int64),
-        ("dtype", c_int32),
-        ("activation", c_int32),
-    )
-
-
-class DrawStruct(Structure):
-    """hr_draw_args."""
-
-    _fields_ = (
-        ("logits", c_void_p),
-        ("stride", c_int64),
-        ("n", c_int64),
-        ("m", c_int64),
-        ("rows", c_void_p),
-        ("uniform", c_void_p),
-        ("sharpness", c_void_p),
-        ("top_k", c_void_p),
-        ("top_p", c_void_p),
-        ("min_p", c_void_p),
-        ("out", c_void_p),
-        ("dtype", c_int32),
-        ("shortlist", c_int32),
-    )
 
 
 _P, _L, _I = c_void_p, c_int64, c_int32
@@ -179,6 +50,7 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "hr_norm": (_I, (_P, POINTER(NormStruct))),
     "hr_activate": (_I, (_P, _P, _L, _P, _L, _P, _L, _L, _L, _I, _I)),
     "hr_experts": (_I, (_P, POINTER(ExpertsStruct))),
+    "hr_run": (_I, (_P, POINTER(ProgramStruct), POINTER(StepStruct), POINTER(_P), _I, _I)),
     "hr_draw": (_I, (_P, POINTER(DrawStruct))),
     "hr_argmax": (_I, (_P, _P, _L, _L, _L, _I, _P)),
 }

@@ -8,8 +8,9 @@ from enum import IntEnum
 
 import torch
 
-from headrace.model.kernels.library import DTYPES, Kernels, MatrixStruct, check
+from headrace.model.kernels.library import DTYPES, Kernels, check
 from headrace.model.kernels.pages import zeroed_pages
+from headrace.model.kernels.structs import MatrixStruct
 
 
 class Activation(IntEnum):

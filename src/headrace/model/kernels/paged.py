@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from headrace.model.kernels.library import DTYPES, AttentionStruct, CacheStruct, Kernels, RopeStruct, check
+from headrace.model.kernels.library import DTYPES, Kernels, check
 from headrace.model.kernels.pages import zeroed_pages
+from headrace.model.kernels.structs import AttentionStruct, CacheStruct, RopeStruct
 
 
 class PagedCache:

@@ -6,8 +6,9 @@ from ctypes import byref
 
 import torch
 
-from headrace.model.kernels.library import DTYPES, Kernels, NormStruct, check
+from headrace.model.kernels.library import DTYPES, Kernels, check
 from headrace.model.kernels.linear import Activation
+from headrace.model.kernels.structs import NormStruct
 
 
 def _pointer(tensor: torch.Tensor | None) -> int | None:

@@ -6,7 +6,8 @@ from ctypes import byref
 
 import torch
 
-from headrace.model.kernels.library import DTYPES, DrawStruct, Kernels, check
+from headrace.model.kernels.library import DTYPES, Kernels, check
+from headrace.model.kernels.structs import DrawStruct
 
 MOST_LISTED = 256
 """The longest shortlist."""

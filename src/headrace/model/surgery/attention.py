@@ -111,17 +111,21 @@ def beside(result: Any) -> Any:
 
 
 class AttentionForward:
-    """The forward of an attention block, whose keys and values go to the paged cache."""
+    """The forward of an attention block, whose keys and values go to the paged cache.
+
+    Attributes:
+        attention: what it does. qkv, out: the matrices of its products. rotation: what happens between them.
+    """
 
     def __init__(self, lease: Lease, attention: Attention, paged: PagedModel) -> None:
         """Pack its weights."""
         self._kit = lease.kit
         self._context = paged.context
         self.attention = attention
-        self._qkv = lease.pack(attention.parts)
-        self._out = lease.pack([attention.out])
+        self.qkv = lease.pack(attention.parts)
+        self.out = lease.pack([attention.out])
         norms, rope = attention.norms, attention.rope
-        self._rotation = Rotation(
+        self.rotation = Rotation(
             rope.rotary_dim, rope.interleaved, rope.angle_step,
             norms.query_weight, norms.key_weight, norms.eps, norms.offset,
         )  # fmt: skip
@@ -145,17 +149,17 @@ class AttentionForward:
         """The same for x [T, N], with cos and sin [T, R], plus residual [T, N]."""
         layer = self.attention.layer
         cache, batch = self._context.at(layer.index)
-        qkv = self._qkv(x)
+        qkv = self.qkv(x)
         if qkv.dtype != cache.dtype:
             raise ValueError(f"queries are {qkv.dtype}, the cache is {cache.dtype}")
         self._norm_whole(qkv)
         cos, sin = self._no_angles if angles is None else angles
         if cos.dtype != qkv.dtype:  # the kernel takes both in one dtype
             cos, sin = cos.to(qkv.dtype), sin.to(qkv.dtype)
-        query = self._kit.rotate_and_write(cache, self._rotation, qkv, cos, sin, batch.slot_mapping)
+        query = self._kit.rotate_and_write(cache, self.rotation, qkv, cos, sin, batch.slot_mapping)
         implementation = cast(AttendingApart, self._context.implementation)  # surgery made sure of it
         out = implementation.attend(query, self.attention.sinks, layer, cache, batch)
-        return self._out(out.view(len(out), -1), residual=residual)
+        return self.out(out.view(len(out), -1), residual=residual)
 
     def _norm_whole(self, qkv: torch.Tensor) -> None:
         """Norms over all heads of a token, where the block has them, in place."""

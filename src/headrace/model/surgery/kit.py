@@ -41,6 +41,14 @@ class AttendingApart(Protocol):
         ...
 
 
+class AddsAndNorms(Protocol):
+    """A kit that runs layers a call per operation, and does a sum together with the norm after it."""
+
+    def add_norm(self, x: torch.Tensor, residual: torch.Tensor, norm: Norm) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sum x + residual [M, n], and its norm."""
+        ...
+
+
 class Kit(Protocol):
     """The operations beside products.
 
@@ -48,19 +56,15 @@ class Kit(Protocol):
         attention_name: the `AttendingApart` implementation whose cache `rotate_and_write` writes.
         replaces_single_matrices: whether linear layers, routers, experts and tied embeddings gain by it; where they do
             not, they stay the model's own.
-        sums_with_norms: whether a sum is cheaper with the norm after it than with the product before it.
+        runs_programs: whether a whole layer can run in one call (`layer_program`).
     """
 
     attention_name: str
     replaces_single_matrices: bool
-    sums_with_norms: bool
+    runs_programs: bool
 
     def norm(self, x: torch.Tensor, norm: Norm, out: torch.Tensor | None = None) -> torch.Tensor:
         """The norm of rows [M, n]; out may be x."""
-        ...
-
-    def add_norm(self, x: torch.Tensor, residual: torch.Tensor, norm: Norm) -> tuple[torch.Tensor, torch.Tensor]:
-        """The sum x + residual [M, n], and its norm."""
         ...
 
     def rotate_and_write(
@@ -72,11 +76,11 @@ class Kit(Protocol):
 
 
 class CpuKit:
-    """The CPU kernels; their products add residuals themselves."""
+    """The CPU kernels."""
 
     attention_name = "cpu"
     replaces_single_matrices = True
-    sums_with_norms = False
+    runs_programs = True
 
     def __init__(self, kernels: Kernels) -> None:
         """On these kernels."""
@@ -88,15 +92,6 @@ class CpuKit:
             self._kernels, x, norm.weight, norm.eps,
             bias=norm.bias, centered=norm.centered, offset=norm.offset, out=out,
         )  # fmt: skip
-
-    def add_norm(self, x: torch.Tensor, residual: torch.Tensor, norm: Norm) -> tuple[torch.Tensor, torch.Tensor]:
-        """The sum x + residual [M, n], and its norm."""
-        sums = residual.clone()
-        normed = rows.norm(
-            self._kernels, x, norm.weight, norm.eps,
-            bias=norm.bias, residual=sums, centered=norm.centered, offset=norm.offset,
-        )  # fmt: skip
-        return sums, normed
 
     def rotate_and_write(
         self, cache: Any, rotation: Rotation, qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor,

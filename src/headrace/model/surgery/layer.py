@@ -1,24 +1,25 @@
-"""Decoder layers: norms, attention, feed-forward and the sums between them, on rows, with sums inside products.
+"""Decoder layers: norms, attention, feed-forward and the sums between them, on rows.
 
 ::
 
     one after the other   h = x + s · n₂(attention(n₁(x)))      y = h + s · n₄(feed_forward(n₃(h)))
     side by side          y = x + s · n₂(attention(n₁(x))) + s · n₄(feed_forward(n₃(x)))
 
-Each norm may be missing, and s is mostly 1. Without n₂ and n₄ the last product of a block adds the residual itself.
+Each norm may be missing, and s is mostly 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from headrace.model.surgery.arguments import Angles, Place, find_angles, find_hidden, is_closed
 from headrace.model.surgery.attention import AttentionForward, beside
+from headrace.model.surgery.kit import AddsAndNorms
 from headrace.model.surgery.lease import Lease
 from headrace.model.surgery.linear import rows_of
 from headrace.model.surgery.mlp import MlpForward
@@ -108,14 +109,14 @@ def _same_angles(mine: Angles, call: Call, inner: Angles, attended: Call) -> boo
 
 
 class LayerForward:
-    """The forward of a decoder layer: [1, T, N] → [1, T, N]."""
+    """The forward of a decoder layer, a call per operation: [1, T, N] → [1, T, N]."""
 
     def __init__(self, lease: Lease, layer: Layer) -> None:
         """The parts are packed already; the lease stays empty."""
         self._layer = layer
         self._feed_forward: Any = layer.feed_forward
         self._is_mlp = isinstance(layer.feed_forward, MlpForward)
-        self._sums_with_norms = lease.kit.sums_with_norms
+        self._kit = cast(AddsAndNorms, lease.kit)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Hidden states and angles are where the layer itself has them."""
@@ -130,8 +131,8 @@ class LayerForward:
 
         first = x if n1 is None else n1(x)
         in_order = n3 is not None and n2 is None and not layer.side_by_side and layer.scale == 1.0
-        if in_order and n3 is not None and self._sums_with_norms:
-            h, second = n3.after_sum(attend(first, None), x)
+        if in_order and n3 is not None:
+            h, second = self._kit.add_norm(attend(first, None), x, n3.norm)
         else:
             h = self._add(x, first, attend, n2)
             entry = x if layer.side_by_side else h
@@ -155,8 +156,8 @@ class LayerForward:
 
     def _feed(self, rows: torch.Tensor, residual: torch.Tensor | None) -> torch.Tensor:
         if self._is_mlp:
-            out = residual if self._sums_with_norms else None  # the residual is ours, and this was its last use
-            mixed: torch.Tensor = self._feed_forward.rows(rows, residual, out)
+            # The residual is ours, and this was its last use.
+            mixed: torch.Tensor = self._feed_forward.rows(rows, residual, out=residual)
             return mixed
         y: torch.Tensor = self._feed_forward(rows[None])[0]
         return y if residual is None else residual + y

@@ -93,13 +93,17 @@ def _is_unary(call: Call) -> bool:
 
 
 class MlpForward:
-    """The forward of a feed-forward block: [..., K] → [..., K]."""
+    """The forward of a feed-forward block: [..., K] → [..., K].
+
+    Attributes:
+        inner, down: the matrices of its products; inner is gated where there are gates. activation: between them.
+    """
 
     def __init__(self, lease: Lease, mlp: Mlp) -> None:
         """Pack its weights."""
-        self._inner = lease.pack(mlp.inner, gated=len(mlp.inner) == 2)
-        self._down = lease.pack([mlp.down])
-        self._activation = mlp.activation
+        self.inner = lease.pack(mlp.inner, gated=len(mlp.inner) == 2)
+        self.down = lease.pack([mlp.down])
+        self.activation = mlp.activation
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Two products."""
@@ -109,4 +113,4 @@ class MlpForward:
         self, x: torch.Tensor, residual: torch.Tensor | None = None, out: torch.Tensor | None = None
     ) -> torch.Tensor:
         """The same for [M, K], plus residual; out may be residual."""
-        return self._down(self._inner(x, activation=self._activation), residual=residual, out=out)
+        return self.down(self.inner(x, activation=self.activation), residual=residual, out=out)

@@ -72,17 +72,17 @@ def _candidates(module: nn.Module, n: int, weight: torch.Tensor | None, bias: to
 
 
 class NormForward:
-    """The forward of a norm: [..., n] → [..., n]."""
+    """The forward of a norm: [..., n] → [..., n].
+
+    Attributes:
+        norm: which.
+    """
 
     def __init__(self, lease: Lease, norm: Norm) -> None:
         """Nothing is packed."""
         self._kit = lease.kit
-        self._norm = norm
+        self.norm = norm
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Normalize."""
-        return self._kit.norm(rows_of(x), self._norm).view(x.shape)
-
-    def after_sum(self, x: torch.Tensor, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The sum of rows [M, n] and its norm."""
-        return self._kit.add_norm(x, residual, self._norm)
+        return self._kit.norm(rows_of(x), self.norm).view(x.shape)

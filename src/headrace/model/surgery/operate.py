@@ -16,6 +16,7 @@ from headrace.model.surgery.attention import AttentionForward, holds_far_out, re
 from headrace.model.surgery.experts import ExpertsForward, read_experts
 from headrace.model.surgery.kit import Kit
 from headrace.model.surgery.layer import LayerForward, read_layer
+from headrace.model.surgery.layer_program import LayerProgram
 from headrace.model.surgery.lease import Part, Terms, is_lent
 from headrace.model.surgery.linear import LinearForward, random_if_float, read_linear
 from headrace.model.surgery.mlp import MlpForward, read_mlp
@@ -89,7 +90,7 @@ def _operate(operation: Operation, paged: PagedModel) -> None:
             _replace_own_products(operation, watched)
             _replace_tied_embeddings(operation, watched, paged.loaded.model)
         _replace_norms(operation, watched)
-        _replace_layers(operation, stage, watched)
+        _replace_layers(operation, paged, stage, watched)
 
 
 def _linears(watched: Watched) -> dict[nn.Module, Part]:
@@ -178,11 +179,12 @@ def _replace_norms(operation: Operation, watched: Watched) -> None:
             operation.replace("norm", module, [partial(NormForward, norm=norm)], sample)
 
 
-def _replace_layers(operation: Operation, stage: Stage, watched: Watched) -> None:
+def _replace_layers(operation: Operation, paged: PagedModel, stage: Stage, watched: Watched) -> None:
+    form: Any = partial(LayerProgram, paged=paged) if operation.terms.kit.runs_programs else LayerForward
     for module, call in watched.calls.items():
         layers = read_layer(module, watched) if operation.is_free(module) else []
         if layers:
             hidden, (args, kwargs) = layers[0].hidden, far_away(call)
             args, kwargs = hidden.put(near_and_far(hidden.take(args, kwargs)), args, kwargs)
-            builds = [partial(LayerForward, layer=layer) for layer in layers]
+            builds = [partial(form, layer=layer) for layer in layers]
             operation.replace("layer", module, builds, partial(_attend, stage, module, args, kwargs), _ROUTED_ALIKE)

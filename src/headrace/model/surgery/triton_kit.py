@@ -27,7 +27,7 @@ class TritonKit:
 
     attention_name = "triton"
     replaces_single_matrices = False
-    sums_with_norms = True
+    runs_programs = False
 
     def norm(self, x: torch.Tensor, norm: Norm, out: torch.Tensor | None = None) -> torch.Tensor:
         """The norm of rows [M, n]; out may be x."""
