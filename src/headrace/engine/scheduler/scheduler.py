@@ -16,24 +16,22 @@ it samples as a token, PENDING. Nobody is preempted then, so a request that wait
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Callable
-from itertools import chain, islice
 from typing import Any
 
-from headrace.engine.cache.kv_cache import KVCache, PrefixHit
+from headrace.engine.cache.kv_cache import KVCache
 from headrace.engine.outputs import EngineOutput, FinishReason
 from headrace.engine.plan import PlannedRow, RowResult, StepPlan, StepResult
 from headrace.engine.request import Request
-from headrace.engine.scheduler.admission import AdmissionCosts
 from headrace.engine.scheduler.draft import Draft
 from headrace.engine.scheduler.endings import ending_after, terminal_output, waited_too_long
 from headrace.engine.scheduler.flights import Flights
 from headrace.engine.scheduler.limits import SchedulerCounters, SchedulerLimits
 from headrace.engine.scheduler.policy import Policy
-from headrace.engine.scheduler.rows import describe, planned_row
-from headrace.engine.scheduler.waiting import WaitingQueue
-from headrace.errors import HeadraceError, InvalidRequest
+from headrace.engine.scheduler.queues import Queues
+from headrace.engine.scheduler.rows import planned_row
+from headrace.engine.scheduler.starter import Starter
+from headrace.errors import HeadraceError
 
 
 class _WouldPreempt(Exception):
@@ -58,10 +56,9 @@ class Scheduler:
         self.limits = limits
         self.counters = SchedulerCounters()
         self._clock = clock
-        self._requests: dict[str, Request] = {}
-        self._waiting = WaitingQueue()
-        self._running: list[Request] = []  # by order
-        self._num_arrived = 0
+        self._queues = Queues()
+        self._running, self._waiting = self._queues.running, self._queues.waiting
+        self._starter = Starter(cache, policy, self._queues, self.counters, clock)
         self._flights = Flights()
 
     # ---------------------------------------------------------------- requests in and out
@@ -84,25 +81,20 @@ class Scheduler:
     @property
     def num_running_tokens(self) -> int:
         """Tokens, prompt and output so far, of requests that hold blocks. From another thread: of some moment."""
-        return sum([len(request.token_ids) for request in self._running])
+        return self._queues.num_running_tokens
 
     @property
     def has_requests(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self._requests)
+        return bool(self._queues)
 
     def add(self, request: Request) -> None:
         """Queue a request; InvalidRequest when its id is taken by a live one."""
-        if request.request_id in self._requests:
-            raise InvalidRequest(f"request id {request.request_id!r} is taken by a request that is still live")
-        request.order = self._num_arrived
-        self._num_arrived += 1
-        self._requests[request.request_id] = request
-        self._waiting.add(request)
+        self._queues.add(request)
 
     def end(self, request_id: str, reason: FinishReason, error: HeadraceError) -> EngineOutput | None:
         """End a request from outside a step (cancelled, or failed); None when it is not live."""
-        request = self._requests.get(request_id)
+        request = self._queues.get(request_id)
         return None if request is None else self._finish(request, reason, error=error)
 
     def expire(self) -> list[EngineOutput]:
@@ -114,7 +106,7 @@ class Scheduler:
 
     def live_request_ids(self) -> list[str]:
         """Ids of all requests without a terminal output."""
-        return list(self._requests)
+        return self._queues.ids()
 
     # ---------------------------------------------------------------- one step
 
@@ -143,7 +135,7 @@ class Scheduler:
                 num_tokens = self._make_room(request, min(request.num_unscheduled_tokens, draft.budget), draft)
                 draft.take(request, num_tokens)
         if num_preemptions == self.counters.num_preemptions:
-            self._admit(draft)
+            self._starter.start_waiting(draft, self.limits)
         return draft
 
     def _make_room(self, request: Request, num_tokens: int, draft: Draft) -> int:
@@ -182,61 +174,7 @@ class Scheduler:
         request.num_computed_tokens = 0
         request.num_preemptions += 1
         self.counters.num_preemptions += 1
-        self._running.remove(request)
-        self._waiting.add_preempted(request)
-
-    def _admit(self, draft: Draft) -> None:
-        """Start waiting requests in their order while the budget, the policy and the cache allow."""
-        if not self._waiting:
-            return
-        costs = AdmissionCosts(self.cache, self.limits.max_num_batched_tokens, self._running)
-        # A request whose prefix another is computing waits for it; those behind it need not. The look-ahead bounds
-        # the work of a step, however many wait.
-        for request in list(islice(self._waiting, 2 * self.limits.max_num_seqs)):
-            if draft.budget <= 0 or len(self._running) >= self.limits.max_num_seqs:
-                return
-            hit = self._match(request)
-            if hit.awaited:
-                continue
-            if not all(map(self.policy.admits, costs.views(request, hit, len(self._running)))):
-                return
-            num_tokens = self._start(request, hit, draft.budget)
-            if num_tokens == 0:
-                return
-            draft.take(request, num_tokens)
-            costs.commit(request)
-
-    def _match(self, request: Request) -> PrefixHit:
-        if request.num_missing_prompt_logprobs > 0:
-            return PrefixHit()  # the logits of every prompt token are asked for, so every one is computed
-        return self.cache.match(request.token_ids, request.cache_salt)
-
-    def _start(self, request: Request, hit: PrefixHit, budget: int) -> int:
-        """Give a waiting request its first blocks; returns the tokens that it computes in this step, 0 for none."""
-        blocks = self.cache.begin(request.token_ids, hit, request.cache_salt)
-        cached = len(hit.nodes) * self.cache.block_size
-        num_tokens = min(request.num_tokens - cached, budget, self.cache.room(blocks) - cached)
-        if num_tokens <= 0 or not self.cache.grow(blocks, cached + num_tokens):
-            self.cache.release(blocks)
-            return 0
-        self._waiting.remove(request)
-        request.blocks = blocks
-        request.num_computed_tokens = cached
-        self._account_start(request, cached)
-        insort(self._running, request, key=lambda r: r.order)
-        return num_tokens
-
-    def _account_start(self, request: Request, cached: int) -> None:
-        self.counters.num_admissions += 1
-        if request.scheduled_s is None:
-            request.scheduled_s = self._clock()
-            request.num_cached_tokens = min(cached, request.num_prompt_tokens)  # an answer that goes on has more
-            self.counters.num_prompt_tokens += request.num_prompt_tokens
-            self.counters.num_cached_tokens += request.num_cached_tokens
-        else:
-            recomputed = max(request.num_lost_tokens - cached, 0)
-            request.num_recomputed_tokens += recomputed
-            self.counters.num_recomputed_tokens += recomputed
+        self._queues.preempt(request)
 
     # ---------------------------------------------------------------- the plan and its outcome
 
@@ -312,14 +250,10 @@ class Scheduler:
         distrust: bool = False,
     ) -> EngineOutput:
         """Take a request out; the one place that makes terminal outputs (law 1)."""
-        if request.blocks is not None:
-            if distrust:
-                self.cache.distrust(request.blocks)
-            self._release(request)
-            self._running.remove(request)
-        else:
-            self._waiting.remove(request)
-        del self._requests[request.request_id]
+        self._queues.remove(request)
+        if distrust and request.blocks is not None:
+            self.cache.distrust(request.blocks)
+        self._release(request)
         request.finish_reason = reason
         return terminal_output(request, self._clock(), reason, new_token_ids, new_logprobs, stop_reason, error)
 
@@ -334,8 +268,7 @@ class Scheduler:
     def dump_state(self) -> dict[str, Any]:
         """The scheduler and the cache, for people and for tests, as plain data."""
         return {
-            "running": [describe(request) for request in self._running],
-            "waiting": [describe(request) for request in self._waiting],
+            **self._queues.dump_state(),
             "counters": {name: getattr(self.counters, name) for name in SchedulerCounters.__slots__},
             "prefix_hit_ratio": self.counters.prefix_hit_ratio,
             "cache": self.cache.dump_state(),
@@ -343,10 +276,4 @@ class Scheduler:
 
     def check(self) -> list[str]:
         """What is wrong with the queues or the cache; empty when all is well."""
-        problems = self.cache.check()
-        queued = [request.request_id for request in chain(self._running, self._waiting)]
-        if sorted(queued) != sorted(self._requests):
-            problems.append(f"{len(self._requests)} live requests, {len(queued)} in queues")
-        problems += [f"running request {r.request_id} holds no blocks" for r in self._running if r.blocks is None]
-        problems += [f"waiting request {r.request_id} holds blocks" for r in self._waiting if r.blocks is not None]
-        return problems
+        return [*self.cache.check(), *self._queues.check()]
