@@ -21,13 +21,13 @@ from queue import Empty, SimpleQueue
 from typing import Any, Literal
 
 from headrace.engine.core import EngineCore
+from headrace.engine.dispatcher import Dispatcher, Handler
 from headrace.engine.outputs import EngineOutput, FinishReason
 from headrace.engine.request import Request
 from headrace.errors import EngineDead, EngineStopped, HeadraceError, InvalidRequest, QueueFull, RequestCancelled
 
 _log = logging.getLogger(__name__)
 
-Handler = Callable[[EngineOutput], None]
 _Command = Callable[[], None]
 
 _EXIT_TIMEOUT_S = 10.0
@@ -53,18 +53,15 @@ class EngineClient:
     ) -> None:
         """Not started yet."""
         self._core = core
-        self._after_batch = after_batch
         self._max_queue_size = max_queue_size
         self._inbox: SimpleQueue[_Command] = SimpleQueue()
-        self._outbox: SimpleQueue[list[EngineOutput] | None] = SimpleQueue()
-        self._handlers: dict[str, Handler] = {}
+        self._lock = threading.Lock()  # guards _state, _handlers and _reserved, and puts to the inbox against their end
+        self._dispatcher = Dispatcher(self._lock, self.cancel, after_batch)
+        self._handlers, self._outbox = self._dispatcher.handlers, self._dispatcher.outbox
         self._reserved: set[str] = set()  # of _handlers, those that the scheduler does not know yet
-        self._lock = threading.Lock()  # guards _state to _reserved, and puts to the inbox against their end
         self._state: Literal["new", "running", "stopping", "stopped", "dead"] = "new"
         self._cause: BaseException | None = None
-        self._last_words: tuple[FinishReason, HeadraceError] = ("cancelled", EngineStopped("the engine was stopped"))
         self._engine_thread = threading.Thread(target=self._run, name="headrace-engine", daemon=True)
-        self._dispatcher = threading.Thread(target=self._dispatch, name="headrace-outputs", daemon=True)
 
     # ---------------------------------------------------------------- any thread
 
@@ -75,7 +72,7 @@ class EngineClient:
                 raise EngineStopped("an engine is started once; make a new one")
             self._state = "running"
             self._engine_thread.start()  # under the lock: who stops it joins threads that were started
-            self._dispatcher.start()
+            self._dispatcher.thread.start()
         # At exit: a thread that is in native code when the interpreter goes away takes the process down with it.
         weakref.finalize(self, _stop, weakref.ref(self))
 
@@ -161,16 +158,17 @@ class EngineClient:
             if self._state == "running":
                 self._state = "stopping"
                 self._inbox.put(lambda: None)  # wakes a thread that waits for work
-        if block and threading.current_thread() not in (self._engine_thread, self._dispatcher):
+        threads = (self._engine_thread, self._dispatcher.thread)
+        if block and threading.current_thread() not in threads:
             deadline = None if timeout_s is None else time.monotonic() + timeout_s
-            for thread in (self._engine_thread, self._dispatcher):
+            for thread in threads:
                 thread.join(None if deadline is None else max(deadline - time.monotonic(), 0.0))
-        return not self._engine_thread.is_alive() and not self._dispatcher.is_alive()
+        return not any(thread.is_alive() for thread in threads)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until every request has its terminal output and both threads are about to end; False: not in time."""
-        self._dispatcher.join(timeout_s)
-        return not self._dispatcher.is_alive()
+        self._dispatcher.thread.join(timeout_s)
+        return not self._dispatcher.thread.is_alive()
 
     @property
     def cause(self) -> BaseException | None:
@@ -258,8 +256,7 @@ class EngineClient:
                 self._core.settle()
         except Exception:
             _log.exception("the scheduler could not be emptied")
-        self._last_words = (reason, error)
-        self._outbox.put(None)
+        self._dispatcher.close(reason, error)
         try:
             self._core.runner.close()
         except Exception:
@@ -280,40 +277,6 @@ class EngineClient:
     def _cancel(self, request_id: str, error: HeadraceError) -> None:
         self._end([request_id], "cancelled", error)
         self._core.settle()  # if nobody else is live, the step under way is nobody's
-
-    # ---------------------------------------------------------------- the dispatcher's thread
-
-    def _dispatch(self) -> None:
-        while (outputs := self._outbox.get()) is not None:
-            for output in outputs:
-                self._hand_over(output)
-            self._after_batch()
-        reason, error = self._last_words
-        with self._lock:
-            lost = list(self._handlers)
-        for request_id in lost:  # even the scheduler no longer knows them; law 1 holds all the same
-            self._hand_over(EngineOutput(request_id, finish_reason=reason, error=error))
-        self._after_batch()
-
-    def _hand_over(self, output: EngineOutput) -> None:
-        with self._lock:
-            handler = self._handlers.get(output.request_id)
-            if output.finished:
-                self._handlers.pop(output.request_id, None)
-        if handler is None:
-            return
-        try:
-            handler(output)
-        except BaseException:  # SystemExit too: whatever a handler raises, the others' outputs go on
-            _log.exception("the handler of request %s raised; the request is cancelled", output.request_id)
-            with self._lock:
-                if output.request_id in self._handlers:
-                    self._handlers[output.request_id] = _ignore  # the id stays taken until the request has ended
-            self.cancel(output.request_id)
-
-
-def _ignore(output: EngineOutput) -> None:
-    """The handler of a request whose own handler raised."""
 
 
 def _stop(reference: weakref.ref[EngineClient]) -> None:

@@ -14,7 +14,8 @@ import threading
 from collections.abc import Sequence
 from queue import SimpleQueue
 
-from headrace.engine.client import EngineClient, Handler
+from headrace.engine.client import EngineClient
+from headrace.engine.dispatcher import Handler
 from headrace.engine.request import Request
 from headrace.errors import HeadraceError, InvalidParameter, RequestFailed
 from headrace.text.guides import GuideCompiler
