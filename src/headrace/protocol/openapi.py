@@ -16,6 +16,7 @@ _STATUSES = {
     404: "There is no such model.",
     408: "The body did not come in time.",
     413: "The body is too large.",
+    415: "The body is compressed.",
     429: "The queue is full, or the key has too many streams; Retry-After says when to try again.",
     500: "The request failed.",
     503: "No token can be made now, or the request waited too long.",
@@ -88,7 +89,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
 def _failures(endpoint: Endpoint) -> list[int]:
     statuses = [500] if endpoint.open else [401, 403, 500, 503]
     if endpoint.body is not None:
-        statuses += [400, 408, 413]
+        statuses += [400, 408, 413, 415]
     if endpoint.streams:
         statuses.append(429)
     if endpoint.body is not None or "{" in endpoint.path:
