@@ -66,3 +66,4 @@ class TooManyStreams(HeadraceError):
 
     code = "too_many_streams"
     http_status = 429
+    retry_after_s = 1.0  # nobody knows when one of them ends

@@ -21,13 +21,15 @@ Every field is in one of five classes:
   nothing.
 - internal: what the parts of headrace say to each other; clients have no use for it.
 - unknown, which is every field that is not listed: taken, and named in the header `x-ignored-fields`; with
-  `--strict-fields` answered with 400 and the nearest name.
+  `--strict-fields` answered with 400 and the nearest name. `tools` are named there too where the model's template has no
+  place for them and no call is forced: they reach the model through nothing else.
 
 null means "not given". A value of a wrong type or range is answered with 400, the field's path (such as
 `messages[2].content[0].type`), the value, and what is allowed.
 
 Errors have the form of the interface (`{"error": {"message", "type", "param", "code", "hint", "request_id"}}`, or
-Anthropic's), with a `code` that is stable. An error in mid-stream is an event: `data: {"error": …}` in chat and
+Anthropic's), with a `code` that is stable, and the value that would work as the `hint`. A body is JSON in UTF-8 as it
+is: one that is compressed is answered with 415. An error in mid-stream is an event: `data: {"error": …}` in chat and
 completions (and no `[DONE]`), `event: error` in messages, `error` and `response.failed` in responses.
 
 With `return_token_ids`, chunks carry the ids of their tokens: `prompt_token_ids` in the first; `token_ids` in the

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from headrace import __version__
-from headrace.errors import ModelNotFound
+from headrace.errors import ModelNotFound, RequestFailed
 from headrace.protocol.call import Conversation, CountCall, DetokenizeCall
 from headrace.protocol.parse import (
     parse_count_tokens,
@@ -179,7 +179,10 @@ class Panel:
 
     async def _profile(self, _: str, exchange: Exchange) -> None:
         duration_s = parse_profile(await self._app.read_body(exchange))
-        folder = tempfile.mkdtemp(prefix="headrace-profile-")
+        try:
+            folder = tempfile.mkdtemp(prefix="headrace-profile-")
+        except OSError as error:
+            raise RequestFailed(f"there is no folder that a profile could be written to: {error}") from error
         found = await self._app.engine.call(
             "profile",
             timeout_s=duration_s + _PROFILE_MARGIN_S,
