@@ -21,8 +21,8 @@ Every field is in one of five classes:
   nothing.
 - internal: what the parts of headrace say to each other; clients have no use for it.
 - unknown, which is every field that is not listed: taken, and named in the header `x-ignored-fields`; with
-  `--strict-fields` answered with 400 and the nearest name. `tools` are named there too where the model's template has no
-  place for them and no call is forced: they reach the model through nothing else.
+  `--strict-fields` answered with 400 and the nearest name. `tools` are named there too where the model's template has
+  no place for them and no call is forced: they reach the model through nothing else.
 
 null means "not given". A value of a wrong type or range is answered with 400, the field's path (such as
 `messages[2].content[0].type`), the value, and what is allowed.
