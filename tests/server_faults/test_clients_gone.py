@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -22,6 +23,10 @@ BODIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+class TooLate(AssertionError):
+    """The work for a client went on for too long."""
+
+
 def num_running(server: Server) -> int:
     return len(server.state()["engine"]["running"])
 
@@ -32,12 +37,31 @@ def assert_over_in_time(server: Server, since_s: float, condition: Callable[[], 
     server.state()
     look_s = time.monotonic() - begin
     seconds_until(condition or (lambda: is_idle(server.state())))
-    assert time.monotonic() - since_s < LIMIT_S + 3 * look_s + 0.05
+    took_s = time.monotonic() - since_s
+    if took_s >= LIMIT_S + 3 * look_s + 0.05:
+        raise TooLate(f"{took_s:.3f} s after the client had left, with {look_s:.3f} s for a look")
+
+
+def best_of_three(test: Callable[..., None]) -> Callable[..., None]:
+    """A test of what takes milliseconds, on a machine that can keep a process waiting for longer than that."""
+
+    @functools.wraps(test)
+    def run(*arguments: Any, **options: Any) -> None:
+        for attempt in range(3):
+            try:
+                return test(*arguments, **options)
+            except TooLate:
+                if attempt == 2:
+                    raise
+        return None
+
+    return run
 
 
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("leave", [hang_up, lambda sock: sock.close()], ids=["reset", "closed"])
+@best_of_three
 def test_while_it_is_answered(server: Server, name: str, stream: bool, leave: Any) -> None:
     path, body = BODIES[name]
     with connected(server) as sock:
@@ -49,6 +73,7 @@ def test_while_it_is_answered(server: Server, name: str, stream: bool, leave: An
         assert_over_in_time(server, time.monotonic())
 
 
+@best_of_three
 def test_with_several_answers_under_way(server: Server) -> None:
     with connected(server) as sock:
         sock.sendall(request_bytes(chat_body(n=5, stream=True)))
@@ -58,6 +83,7 @@ def test_with_several_answers_under_way(server: Server) -> None:
 
 
 @pytest.mark.parametrize("part", [b"", b"{", b'{"messages": [{"role"'])
+@best_of_three
 def test_while_it_uploads(server: Server, part: bytes) -> None:
     with connected(server) as sock:
         sock.sendall(request_bytes(part, length=100_000))
@@ -67,6 +93,7 @@ def test_while_it_uploads(server: Server, part: bytes) -> None:
         assert_over_in_time(server, time.monotonic())
 
 
+@best_of_three
 def test_while_its_prompt_is_made_into_tokens(server: Server) -> None:
     """A text of 8 MB in many short words, which is refused at its end; nobody waits for it."""
     long = {"messages": [{"role": "user", "content": "ab " * 10_000}], "max_tokens": 3000}
@@ -86,6 +113,7 @@ def test_while_a_rule_is_compiled(server: Server) -> None:
 
 
 @pytest.mark.slow
+@best_of_three
 def test_while_it_is_prefilled() -> None:
     """64 tokens a step of 50 ms: a prompt of 3,000 tokens takes two seconds."""
     flags = [*simulated(step_s=0.05), "--max-num-batched-tokens", "64", "--block-size", "16"]
@@ -101,6 +129,7 @@ def test_while_it_is_prefilled() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
+@best_of_three
 def test_while_it_is_queued(stream: bool) -> None:
     with serving("builtin", *simulated(step_s=0.01), "--max-num-seqs", "1") as server, connected(server) as first:
         first.sendall(request_bytes(chat_body(stream=True)))
