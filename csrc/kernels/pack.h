@@ -141,12 +141,18 @@ inline void pack_rows(const hr_matrix& m, const void* w, int64_t ldw, int32_t w_
     }
 }
 
+constexpr int64_t unpack_ahead = 32;
+
 inline void unpack_row(const hr_matrix& m, void* w, int64_t n) {
     const char* column = column_of(m, place_of(m, n));
     const int64_t bytes = m.k * (m.dtype == HR_BF16 ? 2 : 4);
-    for (int64_t at = 0; at < bytes; at += 4, column += step_bytes) {
-        std::memcpy(static_cast<char*>(w) + at, column, size_t(bytes - at < 4 ? bytes - at : 4));
+    auto* out = static_cast<char*>(w);
+    int64_t at = 0;
+    for (; at + 4 <= bytes; at += 4, column += step_bytes) {
+        __builtin_prefetch(column + unpack_ahead * step_bytes);  // a word on each cache line
+        std::memcpy(out + at, column, 4);
     }
+    if (at < bytes) std::memcpy(out + at, column, size_t(bytes - at));
 }
 
 // ------------------------------------------------------------------------------------------------ x

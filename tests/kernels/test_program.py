@@ -44,7 +44,7 @@ class Case:
         self.whole = self.random(self.query_size)
         self.rotation = Rotation(self.dim // 2 * 2, False, 1, self.random(self.dim), self.random(self.dim), 1e-6)
         num_tokens = sum(self.lens)
-        angles = torch.rand(num_tokens, self.dim // 2, generator=self.generator) * 6
+        angles = torch.rand(1, num_tokens, self.dim // 2, generator=self.generator) * 6
         self.angles = angles.cos().to(self.dtype), angles.sin().to(self.dtype)
         self.x = self.random(num_tokens, self.width)
         num_blocks = [-(-n // BLOCK_SIZE) for n in self.lens]
@@ -72,11 +72,18 @@ class Case:
         k = self.kernels
         qkv = self.qkv(norm(k, self.x, self.first, 1e-6))
         norm(k, qkv[:, : self.query_size], self.whole, 1e-6, out=qkv[:, : self.query_size])
-        query = rotate_and_write(k, self.caches[0], self.rotation, qkv, *self.angles, self.slots)
+        query = rotate_and_write(
+            k, self.caches[0], self.rotation, qkv, *(angle[0] for angle in self.angles), self.slots
+        )
         attended = attend(k, self.caches[0], query, self.context, scale=0.3).flatten(1)[kept]
         y = norm(k, self.out(attended.contiguous()), self.second, 1e-5)
         h = torch.add(self.x[kept], y, alpha=self.scale)
         return self.down(self.inner(h, activation=Activation.SILU), residual=h)
+
+    def run(self, program: Program, result: torch.Tensor, kept: torch.Tensor | None = None) -> None:
+        step = Step(self.context, self.slots)
+        step.turn_by(self.angles, self.dtype)
+        program.run(step, self.caches[1], (self.x, result), kept)
 
     def program(self, takes: bool) -> Program:
         p = Program(self.kernels, self.dtype, (self.width, self.width))
@@ -115,8 +122,7 @@ def test_equals_its_operations(open_isa, lens, heads, dim, scale, dtype, data) -
     kept = torch.tensor(list(chosen))
     wanted = case.one_by_one(kept)
     result = torch.full_like(wanted, float("nan"))
-    step = Step(case.context, case.slots, kept if takes else None)
-    case.program(takes).run(step, case.caches[1], case.angles, (case.x, result))
+    case.run(case.program(takes), result, kept if takes else None)
     assert torch.equal(case.caches[0].keys, case.caches[1].keys)
     assert torch.equal(case.caches[0].values, case.caches[1].values)
     limit = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 3e-2, "rtol": 3e-2}
@@ -126,9 +132,8 @@ def test_equals_its_operations(open_isa, lens, heads, dim, scale, dtype, data) -
 @pytest.mark.parametrize("kept", [[-1], [3], [0, 99]])
 def test_a_row_that_is_not_there(open_isa, kept) -> None:
     case = Case(open_isa(1), torch.float32, [1, 2], (1, 1), 8, 1.0)
-    step = Step(case.context, case.slots, torch.tensor(kept))
     with pytest.raises(ValueError, match="layer"):
-        case.program(takes=True).run(step, case.caches[0], case.angles, (case.x, case.x.clone()))
+        case.run(case.program(takes=True), case.x.clone(), torch.tensor(kept))
 
 
 @pytest.mark.parametrize("fault", ["x", "y", "residual", "column", "number"])
@@ -147,14 +152,14 @@ def test_values_that_do_not_fit(open_isa, fault) -> None:
         places = {"x": (narrow, 1), "y": (0, narrow)}
         program.linear(case.qkv, *places[fault])
     with pytest.raises(ValueError, match="layer"):
-        program.run(Step(case.context, case.slots), case.caches[0], case.angles, (case.x, case.x.clone()))
+        case.run(program, case.x.clone())
 
 
 def test_a_cache_of_another_dtype(open_isa) -> None:
     case = Case(open_isa(1), torch.float32, [2], (1, 1), 8, 1.0)
-    case.caches[0].dtype = torch.bfloat16
+    case.caches[1].dtype = torch.bfloat16
     with pytest.raises(ValueError, match="bfloat16"):
-        case.program(takes=False).run(Step(case.context, case.slots), case.caches[0], case.angles, (case.x, case.x))
+        case.run(case.program(takes=False), case.x.clone())
 
 
 def test_what_it_was_given_may_move(open_isa) -> None:
@@ -163,6 +168,6 @@ def test_what_it_was_given_may_move(open_isa) -> None:
     weights, program = case.first.clone(), case.program(takes=False)
     case.first.fill_(float("nan"))
     result = torch.empty_like(case.x)
-    program.run(Step(case.context, case.slots), case.caches[1], case.angles, (case.x, result))
+    case.run(program, result)
     case.first.copy_(weights)
     assert torch.equal(result, case.one_by_one(torch.arange(3)))

@@ -43,6 +43,7 @@ class PagedModel:
 
     Attributes:
         loaded: the model. layers: its attention layers. context: their cache. vocab_size: columns of its logits.
+        ends_in_kept_rows: whether the last layer leaves out the tokens whose logits are not wanted.
 
     Raises:
         ModelNotSupported: the model's class and the reason. ConfigError: the attention does not serve it.
@@ -58,6 +59,7 @@ class PagedModel:
         self._compiled: list[Any] = []
         self._at_close: list[Callable[[], None]] = []
         self._closed = False
+        self.ends_in_kept_rows = False
         try:
             self.layers, calls = self._learn()
             self.context = PagedContext(choose(attention, self.layers, loaded.dtype, loaded.device), self.layers)
@@ -78,12 +80,10 @@ class PagedModel:
             raise ModelNotSupported(
                 f"this {type(self._model).__name__} object is in use by another headrace engine; close that first"
             )
-        device = self.loaded.device
-        positions = torch.arange(_PROBE_TOKENS, device=device)[None]
+        positions = torch.arange(_PROBE_TOKENS, device=self.loaded.device)[None]
+        ids, first = positions % self.loaded.vocab_size, positions[0, :1]
         found: list[torch.Tensor] = []
-        recorder = record(
-            self._model, lambda: found.append(self.raw_forward(positions % self.loaded.vocab_size, positions, [0]))
-        )
+        recorder = record(self._model, lambda: found.append(self.raw_forward(ids, positions, first)))
         self.vocab_size = found[0].shape[-1]
         reaches = sorted({(layer.window or 0, layer.chunk or 0) for layer in recorder.layers})
         layers = [
@@ -107,26 +107,29 @@ class PagedModel:
         """Logits [len(rows), V] of the tokens at indices `rows` of the packed step, [T, V] of all for None."""
         for tag in self._tags.values():
             tag.next_call = 0
-        with torch.inference_mode(), self.context.step(inputs.batches):
-            return self.raw_forward(inputs.input_ids, inputs.position_ids, rows)
+        kept = self._tokens(rows, inputs.input_ids)
+        with torch.inference_mode(), self.context.step(inputs.batches, kept if self.ends_in_kept_rows else None):
+            return self.raw_forward(inputs.input_ids, inputs.position_ids, None if self.ends_in_kept_rows else kept)
+
+    @staticmethod
+    def _tokens(rows: Sequence[int] | torch.Tensor | None, input_ids: torch.Tensor) -> torch.Tensor | None:
+        """Tokens whose logits are wanted, on the device (those of the host are waited for); None: all, in order."""
+        if rows is None or isinstance(rows, torch.Tensor):
+            return rows
+        num_tokens = input_ids.shape[1]
+        if len(rows) == num_tokens and all(i == row for i, row in enumerate(rows)):
+            return None
+        return torch.tensor(list(rows), dtype=torch.int64, device=input_ids.device)
 
     def raw_forward(
-        self, input_ids: torch.Tensor, position_ids: torch.Tensor, rows: Sequence[int] | torch.Tensor | None
+        self, input_ids: torch.Tensor, position_ids: torch.Tensor, kept: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The model's own forward under whatever attention is set: ids, positions [1, T] → logits [len(rows), V].
-
-        Rows of the host are waited for on a device; a tensor that is there is not.
-        """
+        """The model's own forward under whatever attention is set: ids, positions [1, T] → logits [T or kept, V]."""
         options: dict[str, Any] = {"position_ids": position_ids, "use_cache": False}
-        if rows is None:
-            every: torch.Tensor = self._model(input_ids=input_ids, **options).logits[0]
-            return every
-        is_there = isinstance(rows, torch.Tensor)
-        keep = rows if is_there else torch.tensor(list(rows), dtype=torch.int64, device=input_ids.device)
-        if "logits_to_keep" in self._accepted:
-            options["logits_to_keep"] = keep
+        if kept is not None and "logits_to_keep" in self._accepted:
+            options["logits_to_keep"] = kept
         logits: torch.Tensor = self._model(input_ids=input_ids, **options).logits[0]
-        return logits if "logits_to_keep" in options else logits[keep]
+        return logits if kept is None or "logits_to_keep" in options else logits[kept]
 
     def own_logits(self, token_ids: Sequence[int]) -> torch.Tensor:
         """Logits [T, V] that the model gives with its own attention, for one sequence from position 0."""
@@ -134,7 +137,7 @@ class PagedModel:
         self._own_attention.restore()
         try:
             with torch.inference_mode():
-                return self.raw_forward(ids, torch.arange(ids.shape[1], device=ids.device)[None], range(ids.shape[1]))
+                return self.raw_forward(ids, torch.arange(ids.shape[1], device=ids.device)[None])
         finally:
             self._model.set_attn_implementation(IMPLEMENTATION_NAME)
 

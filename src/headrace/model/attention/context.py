@@ -16,6 +16,9 @@ class PagedContext:
 
     One engine's thread alone calls it.
 
+    Attributes:
+        kept: tokens of the step under way whose logits are wanted, int64 [n]; None for all, in their order.
+
     Args:
         implementation: computes attention, and owns the cache's layout. layers: every attention layer.
     """
@@ -27,6 +30,7 @@ class PagedContext:
         self.num_groups = 1 + max(layer.group for layer in layers)
         self._caches: list[Any] = []
         self._batches: Sequence[AttentionBatch] = ()
+        self.kept: torch.Tensor | None = None
 
     def allocate(self, num_blocks: Sequence[int], block_size: int, dtype: torch.dtype, device: torch.device) -> None:
         """Make every layer's cache, `num_blocks[group]` blocks each; on failure nothing is kept, and it raises."""
@@ -46,15 +50,15 @@ class PagedContext:
                 self.implementation.zero_blocks(cache, ids[layer.group])
 
     @contextmanager
-    def step(self, batches: Sequence[AttentionBatch]) -> Iterator[None]:
+    def step(self, batches: Sequence[AttentionBatch], kept: torch.Tensor | None = None) -> Iterator[None]:
         """Answer the attention calls of one forward pass over `batches`, one per group."""
         for group, batch in enumerate(batches):
             self.implementation.prepare(batch, [layer for layer in self.layers if layer.group == group])
-        self._batches = batches
+        self._batches, self.kept = batches, kept
         try:
             yield
         finally:
-            self._batches = ()
+            self._batches, self.kept = (), None
 
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sinks: torch.Tensor | None, layer: int

@@ -33,14 +33,15 @@ class Step:
     """What the programs of a step read, beside their rows.
 
     Attributes:
-        context: where the rows stand. kept: numbers of the tokens whose results are wanted, int64; None for all.
+        context: where the rows stand. struct: hr_step.
     """
 
-    def __init__(self, context: Context, slots: torch.Tensor, kept: torch.Tensor | None = None) -> None:
+    def __init__(self, context: Context, slots: torch.Tensor) -> None:
         """slots: of the step's tokens, int64 [T]."""
         self.context = context
-        self.kept = kept
         self._slots = slots
+        self._angles: Sequence[torch.Tensor] = ()
+        self._read: tuple[torch.Tensor, ...] = ()
         self.struct = StepStruct(
             slots=slots.data_ptr(),
             query_start=context.query_start.data_ptr(),
@@ -48,10 +49,15 @@ class Step:
             block_table=context.block_table.data_ptr(),
             block_table_stride=context.block_table.stride(0),
             num_tokens=len(slots),
-            kept=pointer(kept),
-            num_kept=0 if kept is None else len(kept),
             num_rows=len(context.context_len),
         )
+
+    def turn_by(self, angles: Sequence[torch.Tensor], dtype: torch.dtype) -> None:
+        """Have what follows turn by cos and sin [1, T, R], equal strides; layers after one another share them."""
+        if angles is not self._angles:
+            self._angles, (cos, sin) = angles, (angle.to(dtype) for angle in angles)
+            self._read = (cos, sin)
+            self.struct.cos, self.struct.sin, self.struct.angle_stride = cos.data_ptr(), sin.data_ptr(), cos.stride(1)
 
 
 class Program:
@@ -70,6 +76,7 @@ class Program:
         self._kernels = kernels
         self._widths = list(outside)
         self._num_outside = len(outside)
+        self._places = c_void_p * len(outside)
         self._held: list[Any] = []  # what the operations point to
         self._struct: ProgramStruct | None = None
         self._is_taken = False
@@ -135,7 +142,7 @@ class Program:
         self._add(ADD, x, y, None, residual, scale=scale)
 
     def take(self, values: Sequence[int]) -> list[int]:
-        """The rows of these values that the step keeps; what is written down from here on works on such rows."""
+        """The rows of these values that are kept; what is written down from here on works on such rows."""
         taken = [self.value(self._widths[value]) for value in values]
         for x, y in zip(values, taken, strict=True):
             self._add(TAKE, x, y, None)
@@ -159,23 +166,22 @@ class Program:
         self,
         step: Step,
         cache: PagedCache,
-        angles: tuple[torch.Tensor, torch.Tensor] | None,
         outside: Sequence[torch.Tensor],
+        kept: torch.Tensor | None = None,
     ) -> None:
-        """Run all operations on dense rows.
+        """Run all operations.
 
         Args:
-            cache: of the layer. angles: cos and sin [T, R] of the program's dtype, equal strides.
-            outside: the caller's values, [T, width] or, if they are written after `take`, [len(step.kept), width].
+            cache: of the layer. kept: tokens that `take` takes, int64 [n].
+            outside: the caller's values, dense rows of the program's dtype: T, or n of what is written after `take`.
         """
         if cache.dtype != self.dtype:
             raise ValueError(f"the program is of {self.dtype}, the cache is of {cache.dtype}")
         struct = step.struct
         struct.cache = addressof(cache.struct)
-        if angles is not None:
-            cos, sin = angles
-            struct.cos, struct.sin, struct.angle_stride = cos.data_ptr(), sin.data_ptr(), cos.stride(0)
-        places = (c_void_p * len(outside))(*[tensor.data_ptr() for tensor in outside])
+        if kept is not None:
+            struct.kept, struct.num_kept = kept.data_ptr(), len(kept)
+        places = self._places(*[tensor.data_ptr() for tensor in outside])
         kernels, program = self._kernels, self._struct or self._seal()
         done = kernels.library.hr_run(kernels.context, byref(program), byref(struct), places, 0, len(self.operations))
         check(done, "layer")

@@ -15,6 +15,7 @@ from headrace.model.surgery.arguments import far_away
 from headrace.model.surgery.attention import AttentionForward, holds_far_out, read_attention
 from headrace.model.surgery.experts import ExpertsForward, read_experts
 from headrace.model.surgery.kit import Kit
+from headrace.model.surgery.last_rows import end_in_kept_rows
 from headrace.model.surgery.layer import LayerForward, read_layer
 from headrace.model.surgery.layer_program import LayerProgram
 from headrace.model.surgery.lease import Part, Terms, is_lent
@@ -91,6 +92,7 @@ def _operate(operation: Operation, paged: PagedModel) -> None:
             _replace_tied_embeddings(operation, watched, paged.loaded.model)
         _replace_norms(operation, watched)
         _replace_layers(operation, paged, stage, watched)
+        end_in_kept_rows(operation, paged, stage)
 
 
 def _linears(watched: Watched) -> dict[nn.Module, Part]:

@@ -36,6 +36,7 @@ class Operation:
         self.terms = terms
         self.report = SurgeryReport()
         self._replaced: dict[nn.Module, Lease] = {}
+        self._at_undo: list[Callable[[], None]] = []
 
     @property
     def replaced(self) -> list[nn.Module]:
@@ -96,12 +97,18 @@ class Operation:
         finally:
             module.__dict__.pop("forward", None)
 
+    def on_undo(self, callback: Callable[[], None]) -> None:
+        """Have `undo` call this."""
+        self._at_undo.append(callback)
+
     def skip(self, kind: str, module: nn.Module, reason: str) -> None:
         """Note that a module stays the model's own."""
         self.report.dropped[kind, type(module).__name__, reason] += 1
 
     def undo(self, *, give_back: bool = True) -> None:
         """Give all modules their own forward again, and their weights unless nobody wants them; repeatable."""
+        for callback in self._at_undo:
+            callback()
         for module, lease in self._replaced.items():
             del module.__dict__["forward"]
             if give_back:

@@ -104,6 +104,10 @@ class Stage:
             run()
         return calls[layer]
 
+    def logits(self, tokens: Sequence[int]) -> torch.Tensor:
+        """The model's logits [n, V] of these tokens of the step."""
+        return self._paged.forward(self._inputs, tokens)
+
     def watch(self) -> Watched:
         """Run the whole model once."""
         watched = Watched()
