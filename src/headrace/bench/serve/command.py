@@ -8,9 +8,14 @@ import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headrace.bench.numbers import natural, positive, ratio
 from headrace.errors import ConfigError
+
+if TYPE_CHECKING:
+    from headrace.bench.serve.arrivals import Arrivals
+    from headrace.bench.serve.report import Header
 
 _EPILOG = """\
 Lengths, in tokens: 128, 100-1024 (uniform), normal:512:128, lognormal:512:0.6 (median, sigma).
@@ -67,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     from headrace.bench.serve.lengths import Lengths
     from headrace.bench.serve.models import first_model
     from headrace.bench.serve.records import summarize
-    from headrace.bench.serve.report import Header, as_json, text
+    from headrace.bench.serve.report import as_json, text
 
     target = Target.parse(arguments.url, arguments.endpoint, arguments.api_key)
     arrivals = Arrivals.parse(arguments.rate, arguments.burstiness)
@@ -89,7 +94,19 @@ def run(arguments: argparse.Namespace) -> int:
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         records = runner.run(driver.run(conversations))
     summary = summarize(records, limits_ms)
-    header = Header(
+    header = _header(arguments, model, arrivals, driver.most_under_way, limits_ms)
+    print(text(header, summary))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(as_json(header, summary)) + "\n", encoding="utf-8")
+    return 0 if summary.count("ok") or summary.count("cancelled") else 1
+
+
+def _header(
+    arguments: argparse.Namespace, model: str, arrivals: Arrivals, most_under_way: int, limits_ms: dict[str, float]
+) -> Header:
+    from headrace.bench.serve.report import Header
+
+    return Header(
         datetime.now(UTC).strftime("%Y%m%d-%H%M%S"),
         model,
         f"openai-{arguments.endpoint}" if arguments.endpoint == "chat" else "openai",
@@ -98,13 +115,9 @@ def run(arguments: argparse.Namespace) -> int:
         arrivals.burstiness,
         arguments.max_concurrency,
         arguments.seed,
-        driver.most_under_way,
+        most_under_way,
         limits_ms,
     )
-    print(text(header, summary))
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(as_json(header, summary)) + "\n", encoding="utf-8")
-    return 0 if summary.count("ok") or summary.count("cancelled") else 1
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.bench.serve.records import METRICS, PERCENTILES, Summary
+from headrace.bench.serve.records import METRICS, PERCENTILES, Record, Summary
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _TITLES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2el": "E2E"}
@@ -127,13 +127,7 @@ def as_json(header: Header, summary: Summary) -> dict[str, Any]:
         "output_throughput": summary.num_output_tokens / duration,
         "total_token_throughput": (summary.num_prompt_tokens + summary.num_output_tokens) / duration,
         "max_concurrent_requests": header.most_under_way,
-        "input_lens": [record.num_prompt_tokens for record in records],
-        "output_lens": [record.num_output_tokens for record in records],
-        "start_times": [record.sent_s for record in records],
-        "ttfts": [None if math.isnan(record.ttft_s) else record.ttft_s for record in records],
-        "itls": [record.itl_s for record in records],
-        "generated_texts": [record.text for record in records],
-        "errors": [record.error for record in records],
+        **_each(records),
     }
     for metric in METRICS:
         spread = summary.spreads[metric]
@@ -142,3 +136,16 @@ def as_json(header: Header, summary: Summary) -> dict[str, Any]:
         result[f"std_{metric}_ms"] = spread.std_ms
         result |= {f"p{percent}_{metric}_ms": value for percent, value in spread.percentiles_ms.items()}
     return result
+
+
+def _each(records: Sequence[Record]) -> dict[str, list[Any]]:
+    """What was measured of each request, in the order of their sending."""
+    return {
+        "input_lens": [record.num_prompt_tokens for record in records],
+        "output_lens": [record.num_output_tokens for record in records],
+        "start_times": [record.sent_s for record in records],
+        "ttfts": [None if math.isnan(record.ttft_s) else record.ttft_s for record in records],
+        "itls": [record.itl_s for record in records],
+        "generated_texts": [record.text for record in records],
+        "errors": [record.error for record in records],
+    }
