@@ -15,10 +15,7 @@ class FakeReplica:
     number: int
     num_in_flight: int = 0
     tokens_in_flight: int = 0
-    share: float = 1.0
-
-    def weight(self, now_s: float) -> float:
-        return self.share
+    weight: float = 1.0
 
 
 def fleet(count: int) -> list[FakeReplica]:

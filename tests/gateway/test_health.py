@@ -165,13 +165,28 @@ def names(made: Fleet, now: float = 0.0, model: str = "", excluded: tuple[str, .
 
 def test_a_replica_comes_back_slowly() -> None:
     made, (replica,), _ = fleet(1)
-    assert replica.weight(0.0) == 1.0
+    assert (names(made), replica.weight) == (["r0"], 1.0)
     replica.is_up = False
     assert names(made) == []
     replica.came_up(100.0)
     assert names(made, 100.0) == ["r0"]
-    weights = [replica.weight(100.0 + second) for second in (0, 5, 10, 60)]
+    weights = []
+    for second in (0, 5, 10, 60):
+        made.warm(100.0 + second)
+        weights.append(replica.weight)
     assert weights == [0.1, 0.5, 1.0, 1.0]
+
+
+def test_a_replica_whose_breaker_closed_comes_back_slowly_too() -> None:
+    made, (replica, other), _ = fleet(2)
+    assert names(made, 99.0) == ["r0", "r1"]
+    for _ in range(3):
+        replica.breaker.record(False, 100.0)
+    assert names(made, 131.0) == ["r0", "r1"]
+    replica.breaker.record(True, 131.0)
+    assert (names(made, 131.0), replica.weight) == (["r0", "r1"], 0.1)
+    assert (names(made, 136.0), replica.weight, other.weight) == (["r0", "r1"], 0.5, 1.0)
+    assert (names(made, 141.0), replica.weight) == (["r0", "r1"], 1.0)
 
 
 def test_conditions_in_words() -> None:
@@ -221,7 +236,7 @@ def test_a_new_set_replaces_the_old_one_and_keeps_what_is_known() -> None:
     assert [replica.name for replica in came] == ["new"]
     assert gone == [first]
     assert made.get("r1") is second
-    assert (second.num_in_flight, second.weight(0.0)) == (7, 2.0)
+    assert (names(made), second.num_in_flight, second.weight) == (["new", "r1"], 7, 2.0)
     assert came[0].number == first.number  # the number is free again, and nothing is left under it
     assert index.depths((1,)) == {}
     moved, _ = made.update([Endpoint("r1", "127.0.0.1", 9999), Endpoint("new", "h", 1)], 0.0)

@@ -57,7 +57,7 @@ def test_random_choices_and_hashes_spread(name: str) -> None:
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=5))
 def test_weighted_turns_are_exact_and_smooth(weights: list[int]) -> None:
     policy = make("weighted_round_robin")
-    replicas = [FakeReplica(f"r{i}", i, share=float(weight)) for i, weight in enumerate(weights)]
+    replicas = [FakeReplica(f"r{i}", i, weight=float(weight)) for i, weight in enumerate(weights)]
     order = [policy.pick(request(), replicas, 0.0).ranked[0].name for _ in range(sum(weights))]
     assert Counter(order) == {f"r{i}": weight for i, weight in enumerate(weights)}
     # smooth: at every point each has had its share to within one turn per replica
@@ -69,7 +69,7 @@ def test_weighted_turns_are_exact_and_smooth(weights: list[int]) -> None:
 @pytest.mark.parametrize("name", ["random", "consistent_hash"])
 def test_weights_are_proportions(name: str) -> None:
     policy = make(name)
-    replicas = [FakeReplica("small", 0, share=1.0), FakeReplica("big", 1, share=3.0)]
+    replicas = [FakeReplica("small", 0, weight=1.0), FakeReplica("big", 1, weight=3.0)]
     counts = Counter(policy.pick(request(session=f"s{i}"), replicas, 0.0).ranked[0].name for i in range(4000))
     assert counts["big"] / counts["small"] == pytest.approx(3.0, rel=0.15)
 

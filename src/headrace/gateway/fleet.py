@@ -25,6 +25,7 @@ class Fleet:
         self._settings = settings or BreakerSettings()
         self._replicas: dict[str, Replica] = {}
         self._known_candidates: dict[str, list[Replica]] = {}
+        self._warming: list[Replica] = []  # whose weights are to be worked out
 
     def __iter__(self) -> Iterator[Replica]:
         """All of them."""
@@ -54,12 +55,17 @@ class Fleet:
             if known is not None:
                 known.endpoint = endpoint
                 continue
-            replica = Replica(endpoint, self._free_number(), self._settings, now_s, self._known_candidates.clear)
+            replica = Replica(endpoint, self._free_number(), self._settings, now_s, self._changed)
             self._replicas[name] = replica
             self._index.add_replica(replica.number)
             came.append(replica)
-        self._known_candidates.clear()
+        self._changed()
         return came, gone
+
+    def _changed(self) -> None:
+        """Something that decides who is asked."""
+        self._known_candidates.clear()
+        self._warming = list(self._replicas.values())
 
     def _free_number(self) -> int:
         taken = {replica.number for replica in self._replicas.values()}
@@ -74,10 +80,16 @@ class Fleet:
         Args:
             model: "" for any. excluded: names that this request has failed at.
         """
+        if self._warming:
+            self.warm(now_s)
         able = self._known_candidates.get(model)
         if able is None:
             able = self._able(model, now_s)
         return [replica for replica in able if replica.name not in excluded] if excluded else able
+
+    def warm(self, now_s: float) -> None:
+        """Bring the replicas' weights up to date."""
+        self._warming = [replica for replica in self._warming if not replica.warm(now_s)]
 
     def _able(self, model: str, now_s: float) -> list[Replica]:
         """Sort out who may be asked; remembered when nothing but a change of a replica can make it different."""

@@ -170,6 +170,7 @@ class Pages:
 
     async def _fleet(self, request: Request, name: str) -> OwnAnswer:
         now_s = self._router.clock()
+        self._router.fleet.warm(now_s)
         replicas = [self.described(replica, now_s) for replica in sorted(self._router.fleet, key=_name)]
         return _json({"replicas": replicas, "counts": self._journal.counts, "index_entries": len(self._router.index)})
 
@@ -180,7 +181,7 @@ class Pages:
             "name": replica.name,
             "url": replica.endpoint.url,
             "condition": replica.condition(now_s),
-            "weight": replica.weight(now_s),
+            "weight": replica.weight,
             "models": list(replica.models),
             "num_in_flight": replica.num_in_flight,
             "tokens_in_flight": replica.tokens_in_flight,

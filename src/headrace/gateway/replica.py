@@ -71,7 +71,7 @@ class Replica:
     Attributes:
         endpoint: where it is. authority: its host and port. number: its place in the index of prefixes.
         num_in_flight: requests it was sent and has not answered. tokens_in_flight: prompt tokens of those that it has
-            to compute.
+            to compute. weight: its share relative to others, which grows after an outage.
         is_up: by the last probe. draining: gets nothing new. breaker: from the outcomes of requests.
         busy_until_s: it asked for a pause (429 or 503 with Retry-After). load: as it reported.
         learned_models: as it lists them.
@@ -92,7 +92,7 @@ class Replica:
         self.num_in_flight = 0
         self.tokens_in_flight = 0
         self.load = NO_LOAD
-        self._endpoint, self._weight = endpoint, endpoint.weight
+        self._endpoint, self.weight = endpoint, endpoint.weight
         self.authority = endpoint.authority.encode()
         self._changed = changed
         self._is_up = True
@@ -110,7 +110,7 @@ class Replica:
 
     @endpoint.setter
     def endpoint(self, endpoint: Endpoint) -> None:
-        self._endpoint, self._weight = endpoint, endpoint.weight
+        self._endpoint = endpoint
         self.authority = endpoint.authority.encode()
         self._changed()
 
@@ -159,16 +159,15 @@ class Replica:
         """Models that it serves: as it was registered with, or as it lists them; empty: not known."""
         return self._endpoint.models or self._learned_models
 
-    def weight(self, now_s: float) -> float:
-        """Its share: after an outage it grows for ten seconds, so that a cold replica is not flooded."""
-        since, closed_s = self._warm_since_s, self.breaker.closed_s
-        if closed_s is None:
-            if now_s - since >= SLOW_START_S:  # as nearly always
-                return self._weight
-        elif closed_s > since:
-            since = closed_s
-        share = (now_s - since) / SLOW_START_S
-        return self._weight if share >= 1.0 else self._weight * max(share, _LEAST_SHARE)
+    def warm(self, now_s: float) -> bool:
+        """Work out its weight: after an outage it grows for ten seconds, so that a cold replica is not flooded.
+
+        Returns whether it is whole; until then and after every change this is to be called again.
+        """
+        since_s = max(self._warm_since_s, self.breaker.closed_s or self._warm_since_s)
+        share = min((now_s - since_s) / SLOW_START_S, 1.0)
+        self.weight = self._endpoint.weight * max(share, _LEAST_SHARE)
+        return share == 1.0
 
     def came_up(self, now_s: float) -> None:
         """A probe succeeded after it was down: what failed before was the outage."""

@@ -48,13 +48,13 @@ class Breaker:
     """Of one replica. Times are the caller's clock, in seconds.
 
     Args:
-        opened: called whenever it opens.
+        changed: called whenever it opens or closes.
     """
 
-    def __init__(self, settings: BreakerSettings, opened: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, settings: BreakerSettings, changed: Callable[[], None] = lambda: None) -> None:
         """Closed."""
         self._settings = settings
-        self._opened = opened
+        self._changed = changed
         self._window = OutcomeWindow()
         self._num_in_a_row = 0
         self._opened_s: float | None = None
@@ -129,16 +129,18 @@ class Breaker:
         """Send it nothing for a while."""
         self._opened_s, self._is_invited = now_s, False
         self._recovery_s, self._early_s = self._settings.recovery_s, self._settings.early_recovery_s
-        self._opened()
+        self._changed()
 
     def close(self, now_s: float) -> None:
         """Trust it again: what happened before is forgotten."""
-        if self._opened_s is not None:
-            self.closed_s = now_s
+        was_open = self._opened_s is not None
         self._opened_s = self._trial_until_s = None
         self._num_in_a_row = 0
         self._is_invited, self._only_connections = False, True
         self._window.clear()
+        if was_open:
+            self.closed_s = now_s
+            self._changed()
 
     def _is_trying(self, now_s: float) -> bool:
         return self._trial_until_s is not None and now_s < self._trial_until_s

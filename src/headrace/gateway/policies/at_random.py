@@ -19,7 +19,7 @@ class AtRandom:
 
     def pick(self, features: Features, replicas: Sequence[Candidate], now_s: float) -> Choice:
         """Draw an order."""
-        keys = {replica.name: self._random.expovariate(replica.weight(now_s)) for replica in replicas}
+        keys = {replica.name: self._random.expovariate(replica.weight) for replica in replicas}
         return Choice(sorted(replicas, key=lambda replica: keys[replica.name]), "at random")
 
 

@@ -14,10 +14,10 @@ class Least:
     """By a load; equals take turns, so that an idle fleet is not one busy replica.
 
     Args:
-        loads: of replicas at a time. reason: for people.
+        loads: of replicas. reason: for people.
     """
 
-    def __init__(self, loads: Callable[[Sequence[Candidate], float], list[float]], reason: str) -> None:
+    def __init__(self, loads: Callable[[Sequence[Candidate]], list[float]], reason: str) -> None:
         """Begins with the first of equals."""
         self._loads = loads
         self._reason = reason
@@ -28,7 +28,7 @@ class Least:
         first = self._turn % len(replicas)
         self._turn = first + 1
         turned = [*replicas[first:], *replicas[:first]] if first else replicas
-        loads = self._loads(turned, now_s)
+        loads = self._loads(turned)
         least = min(loads)
         if least == max(loads):
             return Choice(turned, self._reason)
@@ -36,13 +36,13 @@ class Least:
         return Choice(ranked, self._reason)
 
 
-def _connections(replicas: Sequence[Candidate], now_s: float) -> list[float]:
-    return [replica.num_in_flight / replica.weight(now_s) for replica in replicas]
+def _connections(replicas: Sequence[Candidate]) -> list[float]:
+    return [replica.num_in_flight / replica.weight for replica in replicas]
 
 
-def _tokens(replicas: Sequence[Candidate], now_s: float) -> list[float]:
+def _tokens(replicas: Sequence[Candidate]) -> list[float]:
     """The requests under way decide between equals."""
-    return [(replica.tokens_in_flight + 1e-3 * replica.num_in_flight) / replica.weight(now_s) for replica in replicas]
+    return [(replica.tokens_in_flight + 1e-3 * replica.num_in_flight) / replica.weight for replica in replicas]
 
 
 def make_least_connections(random: Random, index: PrefixIndex) -> Least:

@@ -33,7 +33,8 @@ class Candidate(Protocol):
         """Prompt tokens of those that its cache does not hold."""
         ...
 
-    def weight(self, now_s: float) -> float:
+    @property
+    def weight(self) -> float:
         """Its share relative to others, more than 0; less while it starts slowly."""
         ...
 

@@ -20,7 +20,7 @@ class PowerOfTwo:
     def pick(self, features: Features, replicas: Sequence[Candidate], now_s: float) -> Choice:
         """The better of the first two of a random order; then the other, and the rest."""
         ranked = self._random.sample(replicas, len(replicas))
-        ranked[:2] = sorted(ranked[:2], key=lambda replica: replica.num_in_flight / replica.weight(now_s))
+        ranked[:2] = sorted(ranked[:2], key=lambda replica: replica.num_in_flight / replica.weight)
         return Choice(ranked, "better of two")
 
 

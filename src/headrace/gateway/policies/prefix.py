@@ -37,7 +37,7 @@ class Prefix:
         hashes = features.block_hashes
         if not hashes or not (depths := self._index.depths(hashes)):
             return self._otherwise.pick(features, replicas, now_s)
-        weights = [replica.weight(now_s) for replica in replicas]
+        weights = [replica.weight for replica in replicas]
         loads = [replica.tokens_in_flight / weight for replica, weight in zip(replicas, weights, strict=True)]
         held = {number: tokens_of(depth) for number, depth in depths.items()}
         shortest, enough, keys = min(loads), HELD_RATIO * tokens_of(len(hashes)), []

@@ -35,14 +35,14 @@ class Rendezvous:
     def pick(self, features: Features, replicas: Sequence[Candidate], now_s: float) -> Choice:
         """Rank by score; those over their share come last, in the same order."""
         key = self._key(features)
-        scores = {replica.name: _score(key, replica, now_s) for replica in replicas}
+        scores = {replica.name: _score(key, replica) for replica in replicas}
         ranked = sorted(replicas, key=lambda replica: scores[replica.name], reverse=True)
         if not self._bounded:
             return Choice(ranked, self._reason)
         in_flight = sum(replica.num_in_flight for replica in replicas) + 1
-        weights = sum(replica.weight(now_s) for replica in replicas)
+        weights = sum(replica.weight for replica in replicas)
         full = {
-            replica.name: replica.num_in_flight + 1 > math.ceil(_SURPLUS * in_flight * replica.weight(now_s) / weights)
+            replica.name: replica.num_in_flight + 1 > math.ceil(_SURPLUS * in_flight * replica.weight / weights)
             for replica in replicas
         }
         moved = full[ranked[0].name]
@@ -50,9 +50,9 @@ class Rendezvous:
         return Choice(ranked, f"{self._reason}, the first has its share" if moved else self._reason)
 
 
-def _score(key: str, replica: Candidate, now_s: float) -> float:
+def _score(key: str, replica: Candidate) -> float:
     digest = xxhash.xxh3_64_intdigest(f"{key}\0{replica.name}".encode())
-    return -replica.weight(now_s) / math.log((digest + 1) / (2**64 + 1))
+    return -replica.weight / math.log((digest + 1) / (2**64 + 1))
 
 
 def make_consistent_hash(random: Random, index: PrefixIndex) -> Rendezvous:

@@ -19,7 +19,7 @@ class WeightedRoundRobin:
 
     def pick(self, features: Features, replicas: Sequence[Candidate], now_s: float) -> Choice:
         """The richest first; who is gone loses its credit."""
-        weights = [replica.weight(now_s) for replica in replicas]
+        weights = [replica.weight for replica in replicas]
         credit = {
             replica.name: self._credit.get(replica.name, 0.0) + weight
             for replica, weight in zip(replicas, weights, strict=True)
