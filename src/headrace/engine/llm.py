@@ -14,6 +14,7 @@ from headrace.config import EngineConfig
 from headrace.engine.assembly import assemble
 from headrace.engine.client import EngineClient
 from headrace.engine.core import StepTimes
+from headrace.engine.garbage import collections_paused
 from headrace.engine.generation_config import default_params
 from headrace.engine.guided_client import GuidedClient
 from headrace.engine.handle import DeltaStream, RequestHandle
@@ -67,15 +68,16 @@ class LLM:
     ) -> None:
         """Load the model and start its engine."""
         config = EngineConfig.from_settings(settings)
-        engine = assemble(model, config, revision=revision, trust_remote_code=trust_remote_code)
-        self.config = engine.config
-        self._client = EngineClient(engine.core, engine.config.max_queue_size)
-        try:
-            source = engine.loaded.source if tokenizer is None else tokenizer
-            self._tokenizer = _tokenizer(source, revision, trust_remote_code, explicit=tokenizer is not None)
-        except BaseException:
-            self._client.stop()
-            raise
+        with collections_paused():
+            engine = assemble(model, config, revision=revision, trust_remote_code=trust_remote_code)
+            self.config = engine.config
+            self._client = EngineClient(engine.core, engine.config.max_queue_size)
+            try:
+                source = engine.loaded.source if tokenizer is None else tokenizer
+                self._tokenizer = _tokenizer(source, revision, trust_remote_code, explicit=tokenizer is not None)
+            except BaseException:
+                self._client.stop()
+                raise
         length = engine.config.max_model_len
         assert length is not None
         eos = engine.loaded.eos_token_ids or frozenset(self._tokenizer.eos_token_ids if self._tokenizer else ())
