@@ -11,10 +11,10 @@ from tools.model_table.tiny_configs import make_model
 
 from headrace import LLM
 from headrace.errors import ModelNotSupported
-from headrace.model import loader
+from headrace.model import reserve as reserve_module
 from headrace.model.checkpoint_size import matrix_bytes
 from headrace.model.kernels.library import available_isas
-from headrace.model.kernels.pages import Reserve
+from headrace.model.reserve import Reserve
 from tests.engine.reference import greedy
 
 PROMPTS = [[3, 5, 7, 11], [2, 4]]
@@ -48,8 +48,8 @@ def reserves(monkeypatch: pytest.MonkeyPatch) -> list[Reserve]:
         made.append(Reserve(num_bytes))
         return made[-1]
 
-    monkeypatch.setattr(loader, "Reserve", make)
-    monkeypatch.setattr(loader, "usable_threads", lambda: 2)
+    monkeypatch.setattr(reserve_module, "Reserve", make)
+    monkeypatch.setattr(reserve_module, "usable_threads", lambda: 2)
     return made
 
 
@@ -62,7 +62,7 @@ def test_weights_are_packed_into_the_reserve(quantization: str | None, reserves:
         got = [output.outputs[0].token_ids for output in llm.generate(PROMPTS, greedy(8))]
     (reserve,) = reserves
     assert not reserve._thread.is_alive()
-    assert reserve._pages.numel() >= matrix_bytes(tmp_path, 1 if quantization else None)
+    assert reserve.num_bytes >= matrix_bytes(tmp_path, 1 if quantization else None)
     with LLM(model, num_blocks=32, quantization=quantization) as llm:
         assert [output.outputs[0].token_ids for output in llm.generate(PROMPTS, greedy(8))] == got
     assert len(reserves) == 1  # a model object has no files

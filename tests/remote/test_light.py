@@ -22,3 +22,11 @@ def test_the_parents_side_imports_neither_torch_nor_transformers() -> None:
 def test_a_simulated_child_imports_neither() -> None:
     code = CODE.replace("process, headrace.engine.remote.link", "child")
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_python_interface_imports_torch_only_for_a_model() -> None:
+    """Memory for a model is taken while torch is imported, so who imports LLM must not have it yet."""
+    code = CODE.replace(
+        "process, headrace.engine.remote.link", "building, headrace.engine.manager, headrace.engine.llm"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

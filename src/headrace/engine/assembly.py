@@ -12,14 +12,16 @@ from headrace.config import EngineConfig
 from headrace.engine.cache.groups import CacheGroup, describe
 from headrace.engine.cache.kv_cache import KVCache
 from headrace.engine.core import EngineCore
-from headrace.engine.runner.startup import StepBytes, allocate_cache, with_defaults
-from headrace.engine.scheduler import Scheduler, SchedulerLimits, get_policy
-from headrace.model.loader import LoadedModel
-from headrace.model.surgery.report import SurgeryReport
+from headrace.engine.garbage import collections_paused
+from headrace.engine.scheduler import Policy, Scheduler, SchedulerLimits, get_policy
+from headrace.model.reserve import reserve_for
 
 if TYPE_CHECKING:
+    from headrace.engine.runner.startup import StepBytes
     from headrace.engine.runner.torch_runner import TorchRunner
+    from headrace.model.loader import LoadedModel
     from headrace.model.paged_model import PagedModel
+    from headrace.model.surgery.report import SurgeryReport
 
 _log = logging.getLogger(__name__)
 
@@ -88,43 +90,67 @@ def assemble(
     Raises:
         ModelNotSupported: with the class and the reason. ConfigError: a setting, or the memory, with the numbers.
     """
+    policy = get_policy(config.scheduler, config.safety_margin)
+    with collections_paused():
+        paged = _load(model, config, revision, trust_remote_code)
+        try:
+            engine, difference = _assemble(paged, config, policy, clock)
+        except BaseException:
+            paged.close()
+            raise
+    loaded, config = engine.loaded, engine.config
+    pools = engine.core.scheduler.cache.pools
+    num_bytes = sum(pool.num_blocks * group.block_bytes for pool, group in zip(pools, engine.groups, strict=True))
+    _log.info(
+        "%s, %s on %s: %s; %s blocks of %d tokens in %.2f GB; %d tokens and %d requests a step; requests of up to %d "
+        "tokens; logits within %.1e of the model's own",
+        type(loaded.model).__name__, loaded.dtype, loaded.device, describe(engine.groups),
+        tuple(pool.num_blocks for pool in pools), config.block_size, num_bytes / 1e9, config.max_num_batched_tokens,
+        config.max_num_seqs, config.max_model_len, difference,
+    )  # fmt: skip
+    if engine.surgery is not None:
+        _log.info("on headrace's kernels: %s", engine.surgery)
+    return engine
+
+
+def _load(model: Any, config: EngineConfig, revision: str | None, trust_remote_code: bool) -> PagedModel:
+    """The model, wired; memory for its weights is taken while torch and transformers are imported."""
+    reserve = reserve_for(model, config, revision)
     from headrace.model.loader import load
     from headrace.model.paged_model import PagedModel
-    from headrace.model.surgery.proven import operate_and_prove
 
-    policy = get_policy(config.scheduler, config.safety_margin)
-    surgery = config.surgery and config.compile_mode is None  # compiled code cannot look into our kernels
     loaded = load(
         model,
         dtype=config.dtype,
         device=config.device,
         revision=revision,
         trust_remote_code=trust_remote_code,
-        packed_as=(config.quantization or "auto") if surgery else None,
+        reserve=reserve,
     )
-    paged = PagedModel(loaded, config.attn_implementation)
-    try:
-        if config.compile_mode is not None:
-            paged.compile(config.compile_mode)
-        difference, report = operate_and_prove(paged, surgery=surgery, quantization=config.quantization)
-        config, groups, size = allocate_cache(paged, with_defaults(config, loaded), step_meter(paged))
-        config = replace(config, attn_implementation=paged.context.implementation.name)
-    except BaseException:
-        paged.close()
-        raise
+    return PagedModel(loaded, config.attn_implementation)
+
+
+def _assemble(
+    paged: PagedModel, config: EngineConfig, policy: Policy, clock: Callable[[], float]
+) -> tuple[Engine, float]:
+    """Rewritten, proven and sized, with the largest difference of its logits from the model's own."""
+    from headrace.engine.runner.startup import allocate_cache, with_defaults
+    from headrace.model.surgery.proven import operate_and_prove
+
+    if config.compile_mode is not None:
+        paged.compile(config.compile_mode)
+    surgery = config.surgery and config.compile_mode is None  # compiled code cannot look into our kernels
+    difference, report = operate_and_prove(paged, surgery=surgery, quantization=config.quantization)
+    config, groups, size = allocate_cache(paged, with_defaults(config, paged.loaded), step_meter(paged))
+    config = replace(
+        config,
+        attn_implementation=paged.context.implementation.name,
+        async_scheduling=runs_ahead(config.async_scheduling, paged.loaded.device.type),
+    )
     cache = KVCache(groups, size.num_blocks, config.block_size, config.enable_prefix_caching)
     assert config.max_num_batched_tokens is not None and config.max_num_seqs is not None
     limits = SchedulerLimits(config.max_num_batched_tokens, config.max_num_seqs)
     runner = make_runner(paged, config)
-    config = replace(config, async_scheduling=runs_ahead(config.async_scheduling, loaded.device.type))
     ahead = runner if config.async_scheduling else None
     core = EngineCore(Scheduler(cache, policy, limits, clock), runner, clock, config.check_integrity, ahead)
-    _log.info(
-        "%s, %s on %s: %s; %s blocks of %d tokens in %.2f GB; %d tokens and %d requests a step; requests of up to %d "
-        "tokens; logits within %.1e of the model's own",
-        type(loaded.model).__name__, loaded.dtype, loaded.device, describe(groups), size.num_blocks, config.block_size,
-        size.num_bytes / 1e9, limits.max_num_batched_tokens, limits.max_num_seqs, size.max_model_len, difference,
-    )  # fmt: skip
-    if report is not None:
-        _log.info("on headrace's kernels: %s", report)
-    return Engine(core, loaded, groups, config, report)
+    return Engine(core, paged.loaded, groups, config, report), difference

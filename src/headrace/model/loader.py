@@ -10,11 +10,8 @@ import torch
 
 from headrace import assets
 from headrace.errors import ConfigError, ModelNotSupported
-from headrace.model.checkpoint_size import matrix_bytes
 from headrace.model.kernels.library import load_library
-from headrace.model.kernels.pages import Reserve
-from headrace.model.memory import available_bytes
-from headrace.observability.machine import usable_threads
+from headrace.model.reserve import Reserve
 
 BUILTIN = "builtin"
 
@@ -50,7 +47,7 @@ def load(
     device: str,
     revision: str | None = None,
     trust_remote_code: bool = False,
-    packed_as: str | None = None,
+    reserve: Reserve | None = None,
 ) -> LoadedModel:
     """Load a model through transformers.
 
@@ -58,8 +55,8 @@ def load(
         model: folder, hub id, "builtin", or a PreTrainedModel, which is used where it is, as it is.
         dtype: "auto" (the checkpoint's), or a torch dtype's name. device: "auto", or a torch device.
         revision: of the hub id. trust_remote_code: run modeling code that comes with the checkpoint.
-        packed_as: a torch dtype's name, or "auto" (the model's), when the CPU kernels will pack the weights: memory for
-            that is taken while the files are read.
+        reserve: memory for its weights in panels, the LoadedModel's from now on; closed where nothing can be packed, or
+            loaded.
 
     Raises:
         ModelNotSupported: it is no decoder that transformers can load. ConfigError: the device is not there.
@@ -67,25 +64,16 @@ def load(
     if not isinstance(model, str | Path):
         return _describe(_check_object(model), None, owned=False)
     source = str(assets.path(BUILTIN)) if str(model) == BUILTIN else str(model)
-    target = resolve_device(device)
-    reserve = _reserve(Path(source), dtype, packed_as) if packed_as is not None and target.type == "cpu" else None
     try:
+        target = resolve_device(device)
+        if reserve is not None and (target.type != "cpu" or load_library() is None):
+            reserve.close()
         loaded = _from_pretrained(source, dtype, revision, trust_remote_code)
         return replace(_describe(loaded.to(target), source, owned=True), reserve=reserve)
     except BaseException:
         if reserve is not None:
             reserve.close()
         raise
-
-
-def _reserve(folder: Path, dtype: str, packed_as: str) -> Reserve | None:
-    """Memory for a folder's weights in panels; None where it would not help, or would not fit easily."""
-    name = dtype if packed_as == "auto" else packed_as
-    num_bytes = matrix_bytes(folder, None if name == "auto" else resolve_dtype(name).itemsize)
-    fits = 2 * num_bytes < available_bytes(torch.device("cpu"))
-    if not num_bytes or not fits or usable_threads() < 2 or load_library() is None:
-        return None
-    return Reserve(num_bytes)
 
 
 def resolve_device(device: str) -> torch.device:

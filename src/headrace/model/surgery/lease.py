@@ -18,7 +18,8 @@ from torch import nn
 
 from headrace.model.kernels.library import Kernels
 from headrace.model.kernels.linear import PackedLinear
-from headrace.model.kernels.pages import Reserve, zeroed_pages
+from headrace.model.kernels.pages import zeroed_pages
+from headrace.model.reserve import Reserve
 from headrace.model.surgery.kit import CpuKit, Kit
 
 View = Callable[[torch.Tensor], torch.Tensor]
