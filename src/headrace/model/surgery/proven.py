@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 
 import torch
+from torch import nn
 
 from headrace.errors import ConfigError, ModelNotSupported
 from headrace.model.kernels.library import Kernels, load_library, open_kernels
 from headrace.model.paged_model import PagedModel
-from headrace.model.proof import expect, prove
+from headrace.model.proof import Expectation, expect, prove
 from headrace.model.surgery.operate import operate, operate_on
 from headrace.model.surgery.operation import Operation
 from headrace.model.surgery.report import SurgeryReport
@@ -18,6 +20,8 @@ from headrace.model.torch_threads import one_torch_thread
 _log = logging.getLogger(__name__)
 
 _CPU_DTYPES = (torch.float32, torch.bfloat16)
+
+_WORTH_THREADS_BYTES = 256 << 20
 
 
 def operate_and_prove(
@@ -33,17 +37,23 @@ def operate_and_prove(
         ConfigError: quantization without the CPU kernels.
     """
     try:
+        with nullcontext() if _is_worth_threads(paged.loaded.model) else one_torch_thread():
+            expectation = expect(paged)
         with one_torch_thread():
-            return _operate_and_prove(paged, surgery, quantization)
+            return _operate_and_prove(paged, expectation, surgery, quantization)
     finally:
         if paged.loaded.reserve is not None:
             paged.loaded.reserve.close()
 
 
+def _is_worth_threads(model: nn.Module) -> bool:
+    """Whether reading its weights takes longer than waking a thread for each, which may take milliseconds."""
+    return sum(parameter.nbytes for parameter in model.parameters()) >= _WORTH_THREADS_BYTES
+
+
 def _operate_and_prove(
-    paged: PagedModel, surgery: bool, quantization: str | None
+    paged: PagedModel, expectation: Expectation, surgery: bool, quantization: str | None
 ) -> tuple[float, SurgeryReport | None]:
-    expectation = expect(paged)
     on_triton = surgery and _runs_on_triton(paged)
     kernels = _cpu_kernels(paged) if surgery and not on_triton else None
     if kernels is None and quantization is not None:
