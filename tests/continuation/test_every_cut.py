@@ -152,8 +152,8 @@ async def test_what_cannot_go_on_is_refused() -> None:
         for fields, begun, message in (
             ({"max_tokens": 2}, {"token_ids": [70, 71]}, "cannot go on: it may have 2"),
             ({"stop_token_ids": [71]}, {"token_ids": [70, 71]}, "ends in the stop token 71"),
-            ({}, {"token_ids": [70, 99999]}, "token ids 0 to"),
-            ({}, {"token_ids": [99999], "finish_reason": "length"}, "token ids 0 to"),
+            ({}, {"token_ids": [70, 99999]}, "the model has ids 0 to"),
+            ({}, {"token_ids": [99999], "finish_reason": "length"}, "the model has ids 0 to"),
         ):
             member = {"id": "chatcmpl-1", "created": 1, "seed": 1, "choices": [begun]}
             body = {"messages": HELLO, "max_tokens": 9, "stream": True, "headrace_continue": member, **fields}

@@ -18,7 +18,7 @@ from headrace.protocol import (
     new_response_id,
 )
 
-PROMPT = PromptInfo(11, 4, (1, 2, 3), "Once")
+PROMPT = PromptInfo(11, 4, (1, 2, 3), "Once", TokenLogprob(1, "On", b"On", 0.0))
 USAGE = Usage(11, 7, 4, 2)
 
 

@@ -58,6 +58,16 @@ def test_the_stop_token_is_no_text(immediate: bool) -> None:
 
 
 @pytest.mark.parametrize("immediate", [True, False])
+def test_an_answer_that_ends_without_a_token_is_text_to_its_last_one(immediate: bool) -> None:
+    found = choice(immediate)
+    for output in outputs("hello there", ends=None):
+        found.take(output)
+    found.take(EngineOutput("r", finish_reason="stop"))
+    assert "".join(piece.text for piece in found.drain(99)) == "hello there"
+    assert (found.num_tokens, found.finish_reason) == (len(tokenizer().encode("hello there")), "stop")
+
+
+@pytest.mark.parametrize("immediate", [True, False])
 def test_a_stop_string_ends_a_choice_before_the_engine_knows(immediate: bool) -> None:
     found = choice(immediate, stop=("cat",))
     asked_to_cancel = [found.take(output) for output in outputs("the cat sat on the mat")]

@@ -121,7 +121,9 @@ class Choice:
     def _finish(self, output: EngineOutput) -> None:
         if not self._immediate:
             self.num_tokens = 0
-            if self._make_text(self._kept_ids, self._kept_logprobs, output.finish_reason == "stop"):
+            # A guide can end an answer without a token of its own: then the last one is text.
+            ends_with_stop = output.finish_reason == "stop" and bool(output.new_token_ids)
+            if self._make_text(self._kept_ids, self._kept_logprobs, ends_with_stop):
                 return
         last = self._text.flush()
         if last.text:

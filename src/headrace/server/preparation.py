@@ -119,7 +119,8 @@ class Preparation:
             requests += self._requests(call, ids, params, own_name, drawn, place)
             if call.echo and text is None:
                 text = self.encoder.tokenizer.decode(ids, skip_special_tokens=call.skip_special_tokens)
-            shown = (tuple(ids) if call.return_token_ids else (), (text or "") if call.echo else "")
+            has_ids = call.return_token_ids or (call.echo and call.num_top_logprobs is not None)
+            shown = (tuple(ids) if has_ids else (), (text or "") if call.echo else "")
             prompts.append(PromptInfo(len(ids), 0, *shown))
             tails.append((text or "")[-_TAIL_CHARACTERS:])
         return Prepared(

@@ -81,7 +81,7 @@ class Responder:
             pass
         if self._names is not None:
             for index, ids in enumerate(given):
-                self._writer.skip_logprobs(index, [self._names.name(token)[0] for token in ids])
+                self._writer.skip_logprobs(index, [self._names.token(token) for token in ids])
         if self._progress is not None:
             self._progress.forget()
 
@@ -226,8 +226,12 @@ class Responder:
         return self._names.logprobs(logprobs) if logprobs and self._names is not None else ()
 
     def _known_prompts(self) -> list[PromptInfo]:
+        names = self._names if self._writer.call.echo else None
         return [
-            prompt._replace(num_cached_tokens=self._num_cached_tokens(place))
+            prompt._replace(
+                num_cached_tokens=self._num_cached_tokens(place),
+                first=names.token(prompt.token_ids[0]) if names is not None else None,
+            )
             for place, prompt in enumerate(self._prompts)
         ]
 

@@ -37,6 +37,10 @@ class TokenNames:
             return text, bytes(self._bytes_of_character[character] for character in piece)
         return text, text.encode()
 
+    def token(self, token_id: int) -> TokenLogprob:
+        """A token of which no log-probability is known."""
+        return TokenLogprob(token_id, *self.name(token_id), 0.0)
+
     def logprob(self, given: TokenLogprobs) -> TokenLogprob:
         """A position as writers want it."""
         text, data = self.name(given.token_id)

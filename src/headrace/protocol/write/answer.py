@@ -12,18 +12,8 @@ from headrace.protocol.parts import ContentPart, Part, ReasoningPart, ToolCallPa
 BlockKind = Literal["content", "reasoning", "call"]
 
 
-class PromptInfo(NamedTuple):
-    """Of one prompt.
-
-    Attributes:
-        num_tokens: of it. num_cached_tokens: of these, found in the prefix cache.
-        token_ids: needed where call.return_token_ids. text: needed where call.echo.
-    """
-
-    num_tokens: int
-    num_cached_tokens: int = 0
-    token_ids: tuple[int, ...] = ()
-    text: str = ""
+_FURTHER_BYTES = bytes(range(0x80, 0xC0))
+"""What UTF-8 writes the rest of a character with."""
 
 
 class TokenLogprob(NamedTuple):
@@ -41,6 +31,32 @@ class TokenLogprob(NamedTuple):
     logprob: float
     rank: int | None = None
     top: tuple[TokenLogprob, ...] = ()
+
+    @property
+    def num_characters(self) -> int:
+        """Characters that begin with it: a token may have only the first or only further bytes of one."""
+        return len(self.data.translate(None, _FURTHER_BYTES))
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether its first byte belongs to a character that another token has begun."""
+        return bool(self.data) and self.data[0] in _FURTHER_BYTES
+
+
+class PromptInfo(NamedTuple):
+    """Of one prompt.
+
+    Attributes:
+        num_tokens: of it. num_cached_tokens: of these, found in the prefix cache.
+        token_ids: needed where call.return_token_ids. text: needed where call.echo.
+        first: its first token, needed for log-probabilities with call.echo; it has none itself.
+    """
+
+    num_tokens: int
+    num_cached_tokens: int = 0
+    token_ids: tuple[int, ...] = ()
+    text: str = ""
+    first: TokenLogprob | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from headrace.protocol.call import GenerationCall
 from headrace.protocol.error_body import openai_error
 from headrace.protocol.parts import ContentPart, Part, ReasoningPart
 from headrace.protocol.sse import DONE, encode, frame
-from headrace.protocol.write.answer import Answer, TokenLogprob, Usage
+from headrace.protocol.write.answer import Answer, PromptInfo, TokenLogprob, Usage
 from headrace.protocol.write.openai_shapes import prompt_logprobs_body, token_text, usage_body
 from headrace.protocol.write.writer import Writer
 
@@ -54,9 +54,9 @@ class CompletionsWriter(Writer):
             return before + encode(parts[0][0]) + after
         return super().parts(index, parts, token_ids, logprobs)
 
-    def skip_logprobs(self, index: int, texts: Sequence[str]) -> None:
+    def skip_logprobs(self, index: int, tokens: Sequence[TokenLogprob]) -> None:
         """See Writer; the offsets go on behind them."""
-        self._num_characters[index] += sum(map(len, texts))
+        self._num_characters[index] += sum(token.num_characters for token in tokens)
 
     def _write_start(self) -> bytes:
         written = b""
@@ -82,7 +82,7 @@ class CompletionsWriter(Writer):
             choice["token_ids"] = token_ids
         if self.call.num_top_logprobs is not None:
             choice["logprobs"] = self._logprobs(logprobs, self._num_characters[index])
-            self._num_characters[index] += sum(len(token.text) for token in logprobs)
+            self._num_characters[index] += sum(token.num_characters for token in logprobs)
         return frame(chunk)
 
     def _write_finish(self, index: int, answer: Answer) -> bytes:
@@ -122,7 +122,7 @@ class CompletionsWriter(Writer):
         if self.call.num_top_logprobs is not None:
             choice["logprobs"] = self._logprobs(answer.logprobs, len(prompt.text) if self.call.echo else 0)
             if self.call.echo and given is not None:
-                echoed = self._echoed(prompt.text, given)
+                echoed = self._echoed(prompt, given)
                 choice["logprobs"] = {name: echoed[name] + values for name, values in choice["logprobs"].items()}
         if given is not None and "prompt_logprobs" in self.call.settings:
             num_top = self.call.settings["prompt_logprobs"]
@@ -131,23 +131,27 @@ class CompletionsWriter(Writer):
             choice |= {"token_ids": answer.token_ids, "prompt_token_ids": prompt.token_ids}
         return choice
 
-    def _echoed(self, text: str, given: Sequence[TokenLogprob | None]) -> dict[str, list[Any]]:
-        """Of the prompt, whose first token has no log-probability and is what the others leave of the text."""
-        known = [token for token in given if token is not None]
-        first = text[: max(0, len(text) - sum(len(token.text) for token in known))]
-        lists = self._logprobs(known, len(first))
-        firsts: dict[str, Any] = {"text_offset": 0, "token_logprobs": None, "tokens": first, "top_logprobs": None}
+    def _echoed(self, prompt: PromptInfo, given: Sequence[TokenLogprob | None]) -> dict[str, list[Any]]:
+        """Of the prompt, whose first token has no log-probability."""
+        assert prompt.first is not None
+        lists = self._logprobs([token for token in given if token is not None], prompt.first.num_characters)
+        text = token_text(prompt.first, self.call.tokens_as_ids)
+        firsts: dict[str, Any] = {"text_offset": 0, "token_logprobs": None, "tokens": text, "top_logprobs": None}
         return {name: [firsts[name], *values] for name, values in lists.items()}
 
     def _logprobs(self, logprobs: Iterable[TokenLogprob], offset: int) -> dict[str, list[Any]]:
-        """Four lists side by side; offsets count characters of the tokens' own texts from `offset` on."""
+        """Four lists side by side.
+
+        Offsets count characters of the tokens' own texts from `offset` on; a token of further bytes has the offset of
+        the character that they belong to.
+        """
         as_ids, num_top = self.call.tokens_as_ids, self.call.num_top_logprobs or 0
         lists: dict[str, list[Any]] = {"text_offset": [], "token_logprobs": [], "tokens": [], "top_logprobs": []}
         for token in logprobs:
-            lists["text_offset"].append(offset)
+            lists["text_offset"].append(max(offset - token.goes_on, 0))
             lists["token_logprobs"].append(token.logprob)
             lists["tokens"].append(token_text(token, as_ids))
             known = {token_text(other, as_ids): other.logprob for other in (*token.top[:num_top], token)}
             lists["top_logprobs"].append(known)
-            offset += len(token.text)
+            offset += token.num_characters
         return lists

@@ -75,11 +75,11 @@ class Writer(ABC):
         answer.logprobs += logprobs
         return b""
 
-    def skip_logprobs(self, index: int, texts: Sequence[str]) -> None:  # noqa: B027 - of most writers nothing
+    def skip_logprobs(self, index: int, tokens: Sequence[TokenLogprob]) -> None:  # noqa: B027 - of most writers nothing
         """Tokens of a choice were given out by another server: their log-probabilities are not known here.
 
         Args:
-            index: of the choice. texts: of the tokens one by one, as TokenLogprob has them.
+            index: of the choice. tokens: one by one, with any log-probability.
         """
 
     def finish_choice(
