@@ -17,6 +17,10 @@ class FakeReplica:
     tokens_in_flight: int = 0
     weight: float = 1.0
 
+    @property
+    def cost(self) -> float:
+        return (self.tokens_in_flight + 1e-3 * self.num_in_flight) / self.weight
+
 
 def fleet(count: int) -> list[FakeReplica]:
     return [FakeReplica(f"r{i}", i) for i in range(count)]

@@ -126,10 +126,10 @@ class Exchange(msgspec.Struct, eq=False):
         if events:
             now_s = self.router.clock()
             if attempt.last_s is None:
-                attempt.way.patience.saw_first(now_s - attempt.sent_s, attempt.tokens_before)
+                attempt.way.patience.saw_first(now_s - attempt.sent_s, attempt.tokens_before, now_s)
                 attempt.prefilled()
             else:
-                attempt.way.patience.saw_gap(now_s - attempt.last_s)
+                attempt.way.patience.saw_gap(now_s - attempt.last_s, now_s)
             attempt.last_s = now_s
             self._give(attempt, events)
         if stream.failed:
@@ -161,7 +161,7 @@ class Exchange(msgspec.Struct, eq=False):
         attempt.replica.breaker.record(True, now_s)
         if status < 400:
             num_output_tokens = self._features.num_output_tokens
-            attempt.way.patience.saw_whole(now_s - attempt.sent_s, attempt.tokens_before, num_output_tokens)
+            attempt.way.patience.saw_whole(now_s - attempt.sent_s, attempt.tokens_before, num_output_tokens, now_s)
         self._leave(attempt, "ok")
         self.client.reply(status, self._lines(attempt), body)
         self._over("ok" if status < 400 else "error", status, body, now_s)

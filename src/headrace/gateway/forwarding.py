@@ -153,8 +153,7 @@ def _counts(usage: _Usage) -> tuple[int, int, int]:
     details = usage.prompt_tokens_details or usage.input_tokens_details
     output = usage.completion_tokens or usage.output_tokens or 0
     if details is not None or usage.cache_read_input_tokens is None:
-        cached = details.cached_tokens if details is not None else 0
-        return usage.prompt_tokens or usage.input_tokens or 0, cached or 0, output
+        return usage.prompt_tokens or usage.input_tokens or 0, (details and details.cached_tokens) or 0, output
     # In Anthropic's words the input is what was neither read from the cache nor written to it.
     cached = usage.cache_read_input_tokens
     return (usage.input_tokens or 0) + cached + (usage.cache_creation_input_tokens or 0), cached, output

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -18,6 +18,7 @@ from headrace.gateway.tally import Tally
 from headrace.observability.histogram import Histogram
 
 NUM_DECISIONS = 1_000
+_MOST_NEW = 256
 _KINDS = ("first", "retry", "hedge", "continue")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _OWN_SECONDS = (0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
@@ -28,12 +29,17 @@ Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 class Journal(Collector):
     """An observer of the exchanges, read by scrapes and administrators. Used by one event loop.
 
-    Attributes: decisions: the last thousand, the newest last.
+    What happens is written down, and summed up now and then or when somebody reads: many at once take half the time.
+
+    Attributes: decided: to be called when a request is sent to a replica.
     """
 
     def __init__(self, fleet: Fleet, index: PrefixIndex, clock: Callable[[], float]) -> None:
         """Nothing happened yet."""
-        self.decisions: deque[Decision] = deque(maxlen=NUM_DECISIONS)
+        self._decisions: deque[Decision] = deque(maxlen=NUM_DECISIONS)
+        self._new_decisions: list[Decision] = []
+        self._new_ends: list[tuple[str, int, float, float, tuple[int, int, int]]] = []
+        self.decided: Callable[[Decision], None] = self._new_decisions.append
         self._fleet = fleet
         self._index = index
         self._clock = clock
@@ -52,24 +58,38 @@ class Journal(Collector):
 
     # ---------------------------------------------------------------- from the exchanges and the prober
 
-    def decided(self, decision: Decision) -> None:
-        """A request is sent to a replica."""
-        self.decisions.append(decision)
-        self._kinds[decision.kind] += 1
-        self._routed_tokens += decision.num_tokens
-        self._routed_cached_tokens += decision.num_cached_tokens
-
     def attempt_ended(self, replica: str, outcome: str) -> None:
         """One try ended."""
         self._attempts[replica, outcome] += 1
 
     def finished(self, outcome: str, status: int, took_s: float, own_s: float, usage: tuple[int, int, int]) -> None:
         """A request has its answer."""
-        self._requests[outcome, status] += 1
-        self._took.observe(took_s)
-        self._own.observe(own_s)
+        self._new_ends.append((outcome, status, took_s, own_s, usage))
+        if len(self._new_ends) == _MOST_NEW:
+            self._sum_up()
+
+    def _sum_up(self) -> None:
+        """Count what was written down."""
+        for decision in self._new_decisions:
+            self._kinds[decision.kind] += 1
+            self._routed_tokens += decision.num_tokens
+            self._routed_cached_tokens += decision.num_cached_tokens
+        self._decisions.extend(self._new_decisions)
+        self._new_decisions.clear()
         prompt, cached, output = self._tokens
-        self._tokens = prompt + usage[0], cached + usage[1], output + usage[2]
+        for outcome, status, took_s, own_s, usage in self._new_ends:
+            self._requests[outcome, status] += 1
+            self._took.observe(took_s)
+            self._own.observe(own_s)
+            prompt, cached, output = prompt + usage[0], cached + usage[1], output + usage[2]
+        self._tokens = prompt, cached, output
+        self._new_ends.clear()
+
+    @property
+    def decisions(self) -> Sequence[Decision]:
+        """The last thousand, the newest last."""
+        self._sum_up()
+        return self._decisions
 
     def went_down(self, replica: str) -> None:
         """A health check took a replica out."""
@@ -79,6 +99,7 @@ class Journal(Collector):
 
     def tally(self) -> Tally:
         """What was counted here, but for the health checks' word: every process has its own of the same replica."""
+        self._sum_up()
         return Tally(
             dict(self._kinds),
             dict(self._attempts),
@@ -91,6 +112,7 @@ class Journal(Collector):
 
     def take(self, total: Tally) -> None:
         """Have this instead of what was counted here: the sum over all processes."""
+        self._sum_up()
         self._kinds = {**dict.fromkeys(_KINDS, 0), **total.kinds}
         self._attempts, self._requests = defaultdict(int, total.attempts), defaultdict(int, total.requests)
         self._tokens = total.tokens
@@ -102,6 +124,7 @@ class Journal(Collector):
     @property
     def counts(self) -> dict[str, int]:
         """Requests by outcome, and how often one was sent again."""
+        self._sum_up()
         outcomes: Counter[str] = Counter()
         for (outcome, _), count in self._requests.items():
             outcomes[outcome] += count
@@ -115,6 +138,7 @@ class Journal(Collector):
 
     def collect(self) -> Iterator[Family]:
         """All families."""
+        self._sum_up()
         requests = {(outcome, str(status)): count for (outcome, status), count in self._requests.items()}
         yield _counter("requests", "Requests answered, by outcome and status.", ("outcome", "status"), requests)
         yield _counter(

@@ -5,6 +5,7 @@ A replica that accepts requests and stalls looks healthy to everything but its o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 _RING = 256
@@ -16,6 +17,8 @@ _OUTPUT_FACTOR = 16
 """What an output token takes, in prompt tokens, when it is guessed how long a whole answer may take."""
 _EVERY = 16
 _EVERY_LATER = 64
+_SAMPLE_S = 0.004
+"""So a full ring spans a second and more, however many answers there are in one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +53,7 @@ class _Ring:
         is_new: whether less is known than it could hold.
     """
 
-    __slots__ = ("_count", "_due", "_values", "high", "is_new")
+    __slots__ = ("_count", "_due", "_next_s", "_values", "high", "is_new")
 
     def __init__(self) -> None:
         self.high: float | None = None
@@ -58,8 +61,14 @@ class _Ring:
         self._values = [0.0] * _RING
         self._count = 0
         self._due = _ENOUGH
+        self._next_s = -math.inf
 
-    def add(self, value: float) -> None:
+    def add(self, value: float, now_s: float) -> None:
+        """Those that come at once tell nothing new: when it is full, it takes one in a while."""
+        if now_s < self._next_s:
+            return
+        if not self.is_new:
+            self._next_s = now_s + _SAMPLE_S
         self._values[self._count % _RING] = value
         self._count += 1
         if self._count == self._due:
@@ -91,23 +100,23 @@ class Patience:
         self._gaps = _Ring()
         self._wholes = _Ring()
 
-    def saw_first(self, seconds: float, num_tokens_before: int) -> None:
+    def saw_first(self, seconds: float, num_tokens_before: int, now_s: float) -> None:
         """A first token came after so long."""
-        self._first.add(seconds / (_OFFSET_TOKENS + num_tokens_before))
+        self._first.add(seconds / (_OFFSET_TOKENS + num_tokens_before), now_s)
         if self._fleet is not None and self._first.is_new:
-            self._fleet.saw_first(seconds, num_tokens_before)
+            self._fleet.saw_first(seconds, num_tokens_before, now_s)
 
-    def saw_gap(self, seconds: float) -> None:
+    def saw_gap(self, seconds: float, now_s: float) -> None:
         """Two pieces of a stream came so long after each other."""
-        self._gaps.add(seconds)
+        self._gaps.add(seconds, now_s)
         if self._fleet is not None and self._gaps.is_new:
-            self._fleet.saw_gap(seconds)
+            self._fleet.saw_gap(seconds, now_s)
 
-    def saw_whole(self, seconds: float, num_tokens_before: int, num_output_tokens: int) -> None:
+    def saw_whole(self, seconds: float, num_tokens_before: int, num_output_tokens: int, now_s: float) -> None:
         """An answer that is no stream, and may have had so many tokens, came after so long."""
-        self._wholes.add(seconds / (_OFFSET_TOKENS + num_tokens_before + _OUTPUT_FACTOR * num_output_tokens))
+        self._wholes.add(seconds / (_OFFSET_TOKENS + num_tokens_before + _OUTPUT_FACTOR * num_output_tokens), now_s)
         if self._wholes.is_new and self._fleet is not None:
-            self._fleet.saw_whole(seconds, num_tokens_before, num_output_tokens)
+            self._fleet.saw_whole(seconds, num_tokens_before, num_output_tokens, now_s)
 
     def first_limit_s(self, num_tokens_before: int) -> float:
         """How long to wait for a first token."""

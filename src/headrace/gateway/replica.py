@@ -10,6 +10,7 @@ from headrace.gateway.health.breaker import Breaker, BreakerSettings
 
 SLOW_START_S = 10.0
 _LEAST_SHARE = 0.1
+_REQUEST_TOKENS = 1e-3
 
 Condition = Literal["ready", "draining", "down", "ejected", "trial", "busy"]
 
@@ -72,6 +73,7 @@ class Replica:
         endpoint: where it is. authority: its host and port. number: its place in the index of prefixes.
         num_in_flight: requests it was sent and has not answered. tokens_in_flight: prompt tokens of those that it has
             to compute. weight: its share relative to others, which grows after an outage.
+        cost: those tokens by weight, and a thousandth for each request, which decides between equals.
         is_up: by the last probe. draining: gets nothing new. breaker: from the outcomes of requests.
         busy_until_s: it asked for a pause (429 or 503 with Retry-After). load: as it reported.
         learned_models: as it lists them.
@@ -91,6 +93,7 @@ class Replica:
         self.breaker = Breaker(settings, changed)
         self.num_in_flight = 0
         self.tokens_in_flight = 0
+        self.cost = 0.0
         self.load = NO_LOAD
         self._endpoint, self.weight = endpoint, endpoint.weight
         self.authority = endpoint.authority.encode()
@@ -167,6 +170,7 @@ class Replica:
         since_s = max(self._warm_since_s, self.breaker.closed_s or self._warm_since_s)
         share = min((now_s - since_s) / SLOW_START_S, 1.0)
         self.weight = self._endpoint.weight * max(share, _LEAST_SHARE)
+        self.load_is(self.num_in_flight, self.tokens_in_flight)
         return share == 1.0
 
     def came_up(self, now_s: float) -> None:
@@ -177,18 +181,21 @@ class Replica:
 
     def begin(self, num_uncached_tokens: int, now_s: float) -> None:
         """A request is sent."""
-        self.num_in_flight += 1
-        self.tokens_in_flight += num_uncached_tokens
+        self.load_is(self.num_in_flight + 1, self.tokens_in_flight + num_uncached_tokens)
         self.breaker.sent(now_s)
 
     def prefilled(self, num_uncached_tokens: int) -> None:
         """The first token of a request came, so its prompt is computed."""
-        self.tokens_in_flight -= num_uncached_tokens
+        self.load_is(self.num_in_flight, self.tokens_in_flight - num_uncached_tokens)
 
     def end(self, num_uncached_tokens: int = 0) -> None:
         """A request ended, in whatever way; so many tokens of it were not told to be computed."""
-        self.num_in_flight -= 1
-        self.tokens_in_flight -= num_uncached_tokens
+        self.load_is(self.num_in_flight - 1, self.tokens_in_flight - num_uncached_tokens)
+
+    def load_is(self, num_in_flight: int, tokens_in_flight: int) -> None:
+        """So much is under way."""
+        self.num_in_flight, self.tokens_in_flight = num_in_flight, tokens_in_flight
+        self.cost = (tokens_in_flight + _REQUEST_TOKENS * num_in_flight) / self.weight
 
     def condition(self, now_s: float) -> Condition:
         """Whether it can take a request, and why not."""

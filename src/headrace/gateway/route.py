@@ -153,7 +153,7 @@ class Router:
         return replica, Decision(
             request_id, self.wall_clock(), kind, features.model, replica.name, choice.reason, features.num_tokens,
             tokens_of(num_held), replica.num_in_flight, replica.tokens_in_flight,
-            ranked[:_NUM_NAMED],
+            ranked if len(ranked) <= _NUM_NAMED else ranked[:_NUM_NAMED],
         )  # fmt: skip
 
     def why_none(self, features: Features, failed: Mapping[str, str]) -> HeadraceError:

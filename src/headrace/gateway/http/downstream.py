@@ -15,7 +15,7 @@ import msgspec
 from headrace.errors import BodyTooLarge, HeadraceError, InvalidRequest
 from headrace.gateway.http.job import Job as Job
 from headrace.gateway.http.limits import ClientLimits as ClientLimits
-from headrace.gateway.http.messages import Request, fields_of, response_head
+from headrace.gateway.http.messages import Request, response_head
 from headrace.protocol.error_body import error_body
 
 _log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class Downstream(asyncio.Protocol):
         if self._num_fed_bytes > limits.max_header_bytes and self._headers_bytes() > limits.max_header_bytes:
             raise self._headers_too_long()
         self._head, self._headers = head, []
-        self._fields = fields = fields_of(head)
+        self._fields = fields = dict(head[::-1])
         if b"content-length" in fields and (length := int(fields[b"content-length"])) > limits.max_body_bytes:
             raise self._too_large(length)
         if b"expect" in fields and fields[b"expect"].lower() == b"100-continue" and self._job is None:
@@ -167,7 +167,7 @@ class Downstream(asyncio.Protocol):
         self._num_read += 1
         self._num_fed_bytes = self._num_now_bytes
         pieces, parser, target, fields = self._body, self._parser, self._target, self._fields
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        body = b"".join(pieces)  # of one piece that is the piece itself
         pieces.clear()
         if len(body) > self._limits.max_body_bytes:
             raise self._too_large(len(body))

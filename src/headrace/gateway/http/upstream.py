@@ -176,20 +176,15 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _deliver(self) -> None:
         """Pass on what came of the body."""
-        data = self._gathered()
+        data = b"".join(self._pieces)  # of one piece that is the piece itself
+        self._pieces.clear()
         if self._listener is not None:
             self._listener.data(data)
 
-    def _gathered(self) -> bytes:
-        """What came of the body since the last time."""
-        pieces = self._pieces
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
-        return data
-
     def _complete(self, listener: Listener, reusable: bool) -> None:
         self._listener = None
-        data = self._gathered()
+        data = b"".join(self._pieces)
+        self._pieces.clear()
         if reusable and self.is_open:
             self._pool.give_back(self)
         else:

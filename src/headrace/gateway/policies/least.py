@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from random import Random
 
 from headrace.gateway.features import Features
@@ -14,12 +15,12 @@ class Least:
     """By a load; equals take turns, so that an idle fleet is not one busy replica.
 
     Args:
-        loads: of replicas. reason: for people.
+        load: of a replica. reason: for people.
     """
 
-    def __init__(self, loads: Callable[[Sequence[Candidate]], list[float]], reason: str) -> None:
+    def __init__(self, load: Callable[[Candidate], float], reason: str) -> None:
         """Begins with the first of equals."""
-        self._loads = loads
+        self._load = load
         self._reason = reason
         self._turn = 0
 
@@ -28,28 +29,14 @@ class Least:
         first = self._turn % len(replicas)
         self._turn = first + 1
         turned = [*replicas[first:], *replicas[:first]] if first else replicas
-        loads = self._loads(turned)
-        least = min(loads)
-        if least == max(loads):
-            return Choice(turned, self._reason)
-        ranked = [turned[place] for place in sorted(range(len(turned)), key=loads.__getitem__)]
-        return Choice(ranked, self._reason)
-
-
-def _connections(replicas: Sequence[Candidate]) -> list[float]:
-    return [replica.num_in_flight / replica.weight for replica in replicas]
-
-
-def _tokens(replicas: Sequence[Candidate]) -> list[float]:
-    """The requests under way decide between equals."""
-    return [(replica.tokens_in_flight + 1e-3 * replica.num_in_flight) / replica.weight for replica in replicas]
+        return Choice(sorted(turned, key=self._load), self._reason)
 
 
 def make_least_connections(random: Random, index: PrefixIndex) -> Least:
     """By requests under way."""
-    return Least(_connections, "fewest requests")
+    return Least(lambda replica: replica.num_in_flight / replica.weight, "fewest requests")
 
 
 def make_least_tokens(random: Random, index: PrefixIndex) -> Least:
     """By prompt tokens to compute; requests under way where those are equal."""
-    return Least(_tokens, "fewest tokens")
+    return Least(attrgetter("cost"), "fewest tokens")

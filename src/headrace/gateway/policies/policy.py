@@ -34,6 +34,11 @@ class Candidate(Protocol):
         ...
 
     @property
+    def cost(self) -> float:
+        """Those tokens by weight, and a little for each request, which decides between equals."""
+        ...
+
+    @property
     def weight(self) -> float:
         """Its share relative to others, more than 0; less while it starts slowly."""
         ...

@@ -9,6 +9,7 @@ any other but for its cost: that is what spreads a new prefix.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from random import Random
 
 from headrace.gateway.blocks import tokens_of
@@ -18,6 +19,8 @@ from headrace.gateway.policies.policy import Candidate, Choice
 from headrace.gateway.prefix_index import PrefixIndex
 
 HELD_RATIO = 0.8
+_COST = attrgetter("cost")
+_SLACK_TOKENS = 0.5  # a cost has a little for each request in it, which is no token
 
 
 class Prefix:
@@ -37,16 +40,17 @@ class Prefix:
         hashes = features.block_hashes
         if not hashes or not (depths := self._index.depths(hashes)):
             return self._otherwise.pick(features, replicas, now_s)
-        weights = [replica.weight for replica in replicas]
-        loads = [replica.tokens_in_flight / weight for replica, weight in zip(replicas, weights, strict=True)]
         held = {number: tokens_of(depth) for number, depth in depths.items()}
-        shortest, enough, keys = min(loads), HELD_RATIO * tokens_of(len(hashes)), []
-        for place, replica in enumerate(replicas):
-            saved, load = held.get(replica.number, 0), loads[place]
-            holds = saved >= enough and load - shortest <= saved
-            keys.append((not holds, load if holds else load - saved / weights[place], replica.num_in_flight, place))
-        keys.sort()
-        ranked = [replicas[place] for _, _, _, place in keys]
+        shortest, enough = min(map(_COST, replicas)), HELD_RATIO * tokens_of(len(hashes))
+
+        def key(replica: Candidate) -> tuple[bool, float]:
+            saved = held.get(replica.number)
+            if saved is None:
+                return True, replica.cost
+            holds = saved >= enough and replica.cost - shortest <= saved + _SLACK_TOKENS
+            return not holds, replica.cost if holds else replica.cost - saved / replica.weight
+
+        ranked = sorted(replicas, key=key)
         depth = depths.get(ranked[0].number, 0)
         return Choice(ranked, f"{depth} of {len(hashes)} blocks held", depth)
 

@@ -162,4 +162,4 @@ class Processes:
         self._assembly.journal.take(sum((report.tally for report in reports), self._ended))
         under_way = summed(report.replicas for report in reports)
         for replica in self._router.fleet:
-            replica.num_in_flight, replica.tokens_in_flight = under_way.get(replica.name, (0, 0))
+            replica.load_is(*under_way.get(replica.name, (0, 0)))
