@@ -11,6 +11,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,11 +129,13 @@ def _served(
 ) -> int:
     import uvloop
 
+    from headrace.engine.garbage import collections_paused, leave_out_of_collections
     from headrace.engine.remote.process import EngineProcess
     from headrace.server.lifecycle import ServerLife
 
     allow_many_connections()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    starting = ExitStack()
 
     def load_tokenizer() -> Tokenizer:
         from headrace.server.tokenizers import tokenizer_of
@@ -140,6 +143,8 @@ def _served(
         return tokenizer_of(arguments.tokenizer or arguments.model, arguments.revision, arguments.trust_remote_code)
 
     def announce() -> None:
+        starting.close()
+        leave_out_of_collections()
         flush()  # so that the URL is the last line
         print(f"headrace: serving {spec.model} at {url}", file=sys.stderr, flush=True)
 
@@ -154,5 +159,6 @@ def _served(
         )
         return await life.run()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, starting:
+        starting.enter_context(collections_paused())
         return runner.run(serve())

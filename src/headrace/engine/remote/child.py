@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from headrace.engine.garbage import collections_paused, leave_out_of_collections
 from headrace.engine.remote.building import BuiltEngine, build
 from headrace.engine.remote.child_connection import ChildConnection
 from headrace.engine.remote.lifeline import die_with_parent
@@ -38,7 +39,10 @@ def main(arguments: Sequence[str], builder: Callable[[EngineSpec], BuiltEngine] 
     def build_sent(payload: bytes) -> BuiltEngine:
         spec = _spec_decoder.decode(payload)
         _set_up_logs(spec.log_level)
-        return builder(spec)
+        with collections_paused():
+            built = builder(spec)
+        leave_out_of_collections()
+        return built
 
     return serve(ChildConnection(socket.socket(fileno=descriptor)), build_sent)
 
