@@ -15,12 +15,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from headrace.engine.outputs import TokenLogprobs
 from headrace.engine.sampling_params import SamplingParams
 from headrace.errors import HeadraceError
-from headrace.text.guides.guide import Guide
+
+if TYPE_CHECKING:
+    from headrace.text.guides.guide import Guide  # brings numpy, which the server's process does not need to begin
 
 PENDING = -1
 """In the place of a token id: what the step that was launched last samples for this request."""

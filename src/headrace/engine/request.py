@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from headrace.engine.cache.kv_cache import RequestBlocks
 from headrace.engine.outputs import FinishReason, Timing, TokenLogprobs
 from headrace.engine.sampling_params import SamplingParams
-from headrace.text.guides.guide import Guide
+
+if TYPE_CHECKING:
+    from headrace.text.guides.guide import Guide  # brings numpy, which the server's process does not need to begin
 
 
 class RequestStatus(IntEnum):
