@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from headrace.gateway.health.window import OutcomeWindow
 
 
@@ -10,6 +13,8 @@ class RetryBudget:
 
     Args:
         ratio: retries per request. least_per_s: retries per second that are always allowed.
+
+    Attributes: request: to be called with the time of every request that comes.
     """
 
     def __init__(self, ratio: float = 0.2, least_per_s: float = 10.0) -> None:
@@ -18,10 +23,7 @@ class RetryBudget:
         self._least_per_s = least_per_s
         self._window = OutcomeWindow()  # successes: requests, failures: retries
         self._seconds = self._window.bucket_s * self._window.num_buckets
-
-    def request(self, now_s: float) -> None:
-        """A request came."""
-        self._window.record(True, now_s)
+        self.request: Callable[[float], None] = partial(self._window.record, True)
 
     def take(self, now_s: float) -> bool:
         """Whether one may be sent again now; counts it if so."""

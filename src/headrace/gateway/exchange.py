@@ -60,11 +60,12 @@ class Exchange(msgspec.Struct, eq=False):
         """Send the request to the best replica."""
         router, request = self.router, self.request
         self._begun_s = now_s = router.clock()
-        self._request_id = request_id = forwarding.request_id(request, router.new_id)
+        fields = request.fields
+        given = forwarding.request_id(fields[forwarding.REQUEST_ID]) if forwarding.REQUEST_ID in fields else None
+        self._request_id = request_id = given or router.new_id()
         self._id_bytes = request_id.encode()
         self.live.add(self)
         router.budget.request(now_s)
-        fields = request.fields
         session = fields[b"x-session-id"].decode("latin-1") if b"x-session-id" in fields else ""
         if request.method == b"POST":
             try:

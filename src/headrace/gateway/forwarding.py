@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -30,18 +30,17 @@ _REQUEST = (
 )
 
 
-def request_id(request: Request, new: Callable[[], str]) -> str:
-    """The client's id of a request where it is fit for a header and a log line, else a new one."""
-    given = request.fields.get(REQUEST_ID)
-    return new() if given is None or _REQUEST_ID_FORM.fullmatch(given) is None else given.decode()
+def request_id(given: bytes) -> str | None:
+    """The client's id of a request; None when it is not fit for a header and a log line."""
+    return None if _REQUEST_ID_FORM.fullmatch(given) is None else given.decode()
 
 
 def outgoing(request: Request, num_bytes: int, authority: bytes, request_id: bytes, wants_token_ids: bool) -> bytes:
     """The head of the request as the replica gets it, for a body of so many bytes."""
-    client = request.client.encode()
-    if forwarded := request.fields.get(b"x-forwarded-for"):
-        client = b"%b, %b" % (forwarded, client)
-    lines = end_to_end(request.headers, request.fields, _NOT_SENT)
+    client, fields = request.client.encode(), request.fields
+    if b"x-forwarded-for" in fields:
+        client = b"%b, %b" % (fields[b"x-forwarded-for"], client)
+    lines = end_to_end(request.headers, fields, _NOT_SENT)
     if wants_token_ids:
         lines += TOKEN_IDS + b": 1\r\n"
     return _REQUEST % (

@@ -181,7 +181,9 @@ class Replica:
 
     def begin(self, num_uncached_tokens: int, now_s: float) -> None:
         """A request is sent."""
-        self.load_is(self.num_in_flight + 1, self.tokens_in_flight + num_uncached_tokens)
+        self.num_in_flight += 1
+        self.tokens_in_flight += num_uncached_tokens
+        self.cost = (self.tokens_in_flight + _REQUEST_TOKENS * self.num_in_flight) / self.weight
         self.breaker.sent(now_s)
 
     def prefilled(self, num_uncached_tokens: int) -> None:
@@ -190,7 +192,9 @@ class Replica:
 
     def end(self, num_uncached_tokens: int = 0) -> None:
         """A request ended, in whatever way; so many tokens of it were not told to be computed."""
-        self.load_is(self.num_in_flight - 1, self.tokens_in_flight - num_uncached_tokens)
+        self.num_in_flight -= 1
+        self.tokens_in_flight -= num_uncached_tokens
+        self.cost = (self.tokens_in_flight + _REQUEST_TOKENS * self.num_in_flight) / self.weight
 
     def load_is(self, num_in_flight: int, tokens_in_flight: int) -> None:
         """So much is under way."""

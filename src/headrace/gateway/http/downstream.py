@@ -207,12 +207,15 @@ class Downstream(asyncio.Protocol):
 
     def reply(self, status: int, lines: bytes, body: bytes) -> None:
         """A whole answer, its headers given as lines."""
-        framing = b"content-length: %d" % len(body)
-        if len(body) < _JOINED_BYTES:
-            self._transport.write(response_head(status, lines, framing, self._keep_alive, body))
+        num_bytes, keep_alive = len(body), self._keep_alive
+        framing = b"content-length: %d" % num_bytes
+        if num_bytes < _JOINED_BYTES:
+            self._transport.write(response_head(status, lines, framing, keep_alive, body))
         else:
-            self._transport.writelines((response_head(status, lines, framing, self._keep_alive), body))
-        self._done()
+            self._transport.writelines((response_head(status, lines, framing, keep_alive), body))
+        self._answered, self._job = True, None
+        if self._waiting or not keep_alive:
+            self._done()
 
     def begin_stream(self, status: int, lines: bytes, first: bytes) -> None:
         """The head of an answer of unknown length, and its first piece."""
