@@ -40,6 +40,7 @@ class ResponsesWriter(Writer):
         self._sequence_number = -1
         self._around: tuple[bytes, bytes, bytes] = (b"", b"", b"")
         self._block_logprobs: list[list[dict[str, Any]]] = []
+        self._waiting_logprobs: list[dict[str, Any]] = []  # of tokens whose text is not final yet, or that have none
         self._unsent_token_ids: list[int] = []
 
     # ---------------------------------------------------------------- events
@@ -82,23 +83,31 @@ class ResponsesWriter(Writer):
         logprobs: Sequence[TokenLogprob] = (),
     ) -> bytes:
         """More of the answer; see Writer."""
+        if self.call.num_top_logprobs is not None:
+            self._waiting_logprobs += chat_logprobs_body(logprobs)
         written = super().parts(index, parts, token_ids, logprobs)
-        answer = self.answers[index]
-        if logprobs and not self.call.stream and answer.blocks:
-            # An item carries the log-probabilities of its own text, so it is noted here which text they came with.
-            self._note_logprobs(len(answer.blocks) - 1, chat_logprobs_body(logprobs))
+        if parts and self._waiting_logprobs:
+            self._give_logprobs(None)
         return written
 
-    def _note_logprobs(self, place: int, logprobs: list[dict[str, Any]]) -> None:
+    def _added(self, index: int, part: Part) -> None:
+        if isinstance(part, ContentPart):
+            self._give_logprobs(len(self.answers[index].blocks) - 1)
+
+    def _give_logprobs(self, place: int | None) -> list[dict[str, Any]]:
+        """Those that wait go to an item, which carries the log-probabilities of its own text; None: to no item."""
+        given, self._waiting_logprobs = self._waiting_logprobs, []
+        if place is None:
+            return []
         while len(self._block_logprobs) <= place:
             self._block_logprobs.append([])
-        self._block_logprobs[place] += logprobs
+        self._block_logprobs[place] += given
+        return given
 
     def _write_parts(
         self, index: int, parts: Sequence[Part], token_ids: Sequence[int], logprobs: Sequence[TokenLogprob]
     ) -> bytes:
         answer, written = self.answers[index], b""
-        known = chat_logprobs_body(logprobs) if self.call.num_top_logprobs is not None else []
         if self.call.return_token_ids:
             self._unsent_token_ids += token_ids
         for part in parts:
@@ -108,12 +117,10 @@ class ResponsesWriter(Writer):
                 written += self._close(place, "completed")
                 place += 1
                 written += self._open(place, block)
-            if known and isinstance(part, ContentPart):
-                self._note_logprobs(place, known)
+            is_told = self._waiting_logprobs and isinstance(part, ContentPart)
+            known = self._give_logprobs(place) if is_told else []
+            if known or block.texts[-1]:
                 written += self._delta(place, block, known)
-                known = []
-            elif block.texts[-1]:
-                written += self._delta(place, block, [])
         return written
 
     def _delta(self, place: int, block: Block, logprobs: list[dict[str, Any]]) -> bytes:
@@ -172,7 +179,11 @@ class ResponsesWriter(Writer):
 
     def _write_finish(self, index: int, answer: Answer) -> bytes:
         status = "incomplete" if answer.finish_reason == "length" else "completed"
-        return self._close(len(answer.blocks) - 1, status)
+        place, written = len(answer.blocks) - 1, b""
+        if self._waiting_logprobs and place >= 0 and answer.blocks[place].kind == "content":
+            answer.blocks[place].texts.append("")
+            written = self._delta(place, answer.blocks[place], self._give_logprobs(place))
+        return written + self._close(place, status)
 
     # ---------------------------------------------------------------- the end
 
@@ -202,6 +213,9 @@ class ResponsesWriter(Writer):
 
     def body(self, usage: Usage) -> bytes:
         """A response."""
+        blocks = self.answers[0].blocks
+        if blocks and blocks[-1].kind == "content":
+            self._give_logprobs(len(blocks) - 1)
         body = self._response(self._status(), usage)
         if self.call.return_token_ids:
             body |= {"token_ids": self.answers[0].token_ids, "prompt_token_ids": self.prompts[0].token_ids}

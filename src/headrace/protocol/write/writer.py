@@ -71,9 +71,13 @@ class Writer(ABC):
         answer = self.answers[index]
         for part in parts:
             answer.add(part)
+            self._added(index, part)
         answer.token_ids += token_ids
         answer.logprobs += logprobs
         return b""
+
+    def _added(self, index: int, part: Part) -> None:  # noqa: B027 - of most writers nothing
+        """A part of an answer that is not streamed was added to it."""
 
     def skip_logprobs(self, index: int, tokens: Sequence[TokenLogprob]) -> None:  # noqa: B027 - of most writers nothing
         """Tokens of a choice were given out by another server: their log-probabilities are not known here.
