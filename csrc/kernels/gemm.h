@@ -103,8 +103,8 @@ inline PanelLayout panel_layout(int32_t dtype) {
 
 // ------------------------------------------------------------------------------------------------ tiles
 
-// What a tile asks of memory while it computes: nothing, one cache line of `from` a step for the second-level cache, or
-// a whole step for the first. The loops are three because even a branch in them shows.
+// What a tile asks of memory for the first-level cache while it computes: nothing, one cache line of `from` a step, or
+// a whole step. The loops are three because even a branch in them shows.
 struct Ahead {
     enum { nothing, one_line, whole_step } what;
     const char* from;
@@ -129,7 +129,7 @@ void tile(const uint32_t* x, const char* w, int64_t words, typename F::acc* rest
     } else if (ahead.what == Ahead::one_line) {
 #pragma GCC unroll 4
         for (int64_t k = 0; k < steps; ++k) {
-            __builtin_prefetch(ahead.from + k * 64, 0, 2);
+            __builtin_prefetch(ahead.from + k * 64, 0, 3);
             step(k);
         }
     } else {
