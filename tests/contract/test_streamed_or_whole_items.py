@@ -70,7 +70,7 @@ def message_of(sent: list[dict[str, Any]]) -> dict[str, Any]:
     for block in blocks:
         text = block.pop("json")
         if block["type"] == "tool_use":
-            del block["text"]
+            block.pop("text", None)
             block["input"] = input_of(text)
     return {**first["message"], **delta["delta"], "content": blocks, "usage": delta["usage"]}
 
