@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -11,14 +12,23 @@ from headrace.errors import HeadraceError
 from headrace.gateway.http.messages import lines_of
 from headrace.protocol.error_body import error_body
 
+RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
+"""Statuses of answers that may be others at another replica."""
 
-def retry_after(value: bytes | None) -> float | None:
-    """Seconds that a replica wants to be left alone; None when it does not say, or not so."""
+_MOST_PAUSE_S = 60.0
+_ELSEWHERE = frozenset({"engine_dead", "engine_stopped", "engine_unresponsive", "server_draining"})
+"""Codes of errors in a stream that are the replica's trouble, not the request's."""
+
+
+def pause_s(status: int, fields: Mapping[bytes, bytes]) -> float | None:
+    """Seconds that a replica wants to be left alone, a minute at most; None when it does not say, or not so."""
+    if status not in (429, 503):
+        return None
     try:
-        seconds = float(value or b"")
+        seconds = float(fields.get(b"retry-after", b""))
     except ValueError:
         return None
-    return seconds if 0 <= seconds < math.inf else None
+    return min(seconds, _MOST_PAUSE_S) if 0 <= seconds < math.inf else None
 
 
 def refusal(error: HeadraceError, request_id: str | None = None) -> tuple[int, bytes, bytes]:
@@ -60,12 +70,17 @@ class _ErrorEvent(msgspec.Struct):
     error: _ErrorDetail | None = None
 
 
-def error_code(event: bytes) -> str:
-    """What an error event of a stream calls it; "" when it does not."""
+def error_event(error: HeadraceError) -> bytes:
+    """The end of a stream that nobody can go on with."""
+    return b"data: " + msgspec.json.encode(error_body(error).body) + b"\n\n"
+
+
+def is_replicas_trouble(event: bytes) -> bool:
+    """Whether an error event of a stream is no fault of the request."""
     start = event.find(b"{")
     line = event[start:].partition(b"\n")[0] if start >= 0 else b""
     try:
         found = msgspec.json.decode(line, type=_ErrorEvent)
     except msgspec.DecodeError:
-        return ""
-    return str(found.error.code) if found.error is not None else ""
+        return False
+    return found.error is not None and found.error.code in _ELSEWHERE

@@ -142,9 +142,11 @@ class Attempt(msgspec.Struct, eq=False):
         if self._connection is not None:
             self._connection.pause()
 
-    def resume(self) -> None:
-        """The client has caught up."""
+    def resume(self, now_s: float) -> None:
+        """The client has caught up: from now on it is the replica that is waited for."""
         self.is_paused = False
+        if self.last_s is not None:
+            self.last_s = now_s
         if self._connection is not None:
             self._connection.resume()
 

@@ -17,18 +17,13 @@ from headrace.errors import HeadraceError, InvalidField, ReplicaFailed
 from headrace.gateway import answers, forwarding
 from headrace.gateway.attempt import Attempt
 from headrace.gateway.events import EventStream
-from headrace.gateway.features import Features, features
+from headrace.gateway.features import Features
+from headrace.gateway.features import features as features_of
 from headrace.gateway.given import Given
 from headrace.gateway.http.downstream import Downstream
 from headrace.gateway.http.messages import Request
 from headrace.gateway.route import Router
-from headrace.protocol.error_body import error_body
 
-_RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
-_ELSEWHERE = frozenset({"engine_dead", "engine_stopped", "engine_unresponsive", "server_draining"})
-"""Codes of errors in a stream that are the replica's trouble, not the request's."""
-
-_MOST_PAUSE_S = 60.0
 _ENDS_ITSELF = (b"/v1/chat/completions", b"/v1/completions", b"/v1/messages", b"/v1/responses")
 
 
@@ -37,6 +32,7 @@ class Exchange(msgspec.Struct, eq=False):
 
     Attributes:
         live: it is there from `start` to its end. attempts: that are under way: one, or two while a hedge is out.
+        features: of the request.
     """
 
     router: Router
@@ -44,10 +40,10 @@ class Exchange(msgspec.Struct, eq=False):
     client: Downstream
     live: set[Exchange]
     attempts: list[Attempt] = []
+    features: Features = Features("", 0, (), "", "")
     _answer: tuple[int, bytes, bytes] | None = None  # that was to be retried
     _begun_s: float = 0.0
     _failed: dict[str, str] = {}  # replica → what happened there
-    _features: Features = Features("", 0, (), "", "")
     _given: Given | None = None  # something of a stream
     _id_bytes: bytes = b""
     _is_over: bool = False
@@ -69,12 +65,12 @@ class Exchange(msgspec.Struct, eq=False):
         session = fields[b"x-session-id"].decode("latin-1") if b"x-session-id" in fields else ""
         if request.method == b"POST":
             try:
-                self._features = features(request.body, request.client, session)
+                self.features = features_of(request.body, request.client, session)
             except InvalidField as error:
                 self._refuse(error)
                 return
         else:
-            self._features = Features("", 0, (), session, request.client)
+            self.features = Features("", 0, (), session, request.client)
         if not self._send("first"):
             self._give_up()
 
@@ -82,7 +78,7 @@ class Exchange(msgspec.Struct, eq=False):
 
     def _send(self, kind: str) -> bool:
         """Ask the best replica that has not failed; False when there is none."""
-        router, request, asked = self.router, self.request, self._features
+        router, request, asked = self.router, self.request, self.features
         chosen = router.choose(asked, self._failed, self._request_id, kind)
         if chosen is None:
             return False
@@ -153,7 +149,7 @@ class Exchange(msgspec.Struct, eq=False):
     def attempt_whole(self, attempt: Attempt, body: bytes) -> None:
         """An answer that is no stream."""
         status = attempt.status
-        if status in _RETRYABLE:
+        if status in answers.RETRYABLE:
             self._not_now(attempt, body)
             return
         if len(self.attempts) > 1:
@@ -161,7 +157,7 @@ class Exchange(msgspec.Struct, eq=False):
         now_s = self.router.clock()
         attempt.replica.breaker.record(True, now_s)
         if status < 400:
-            num_output_tokens = self._features.num_output_tokens
+            num_output_tokens = self.features.num_output_tokens
             attempt.way.patience.saw_whole(now_s - attempt.sent_s, attempt.tokens_before, num_output_tokens, now_s)
         self._leave(attempt, "ok")
         self.client.reply(status, self._lines(attempt), body)
@@ -184,7 +180,7 @@ class Exchange(msgspec.Struct, eq=False):
 
     def _stream_failed(self, attempt: Attempt, error: bytes) -> None:
         """An error event: the replica's trouble is no reason to stop, the request's own is."""
-        if answers.error_code(error) in _ELSEWHERE:
+        if answers.is_replicas_trouble(error):
             self.attempt_failed(attempt, "its engine failed")
             return
         self._give(attempt, error)
@@ -198,16 +194,24 @@ class Exchange(msgspec.Struct, eq=False):
 
     # ---------------------------------------------------------------- failures
 
+    def hedge(self, attempt: Attempt, reason: str, now_s: float) -> None:
+        """Ask another replica beside a silent one; who answers first is heard."""
+        attempt.is_blamed = True
+        attempt.replica.breaker.record(False, now_s)
+        self._failed[attempt.replica.name] = reason
+        if self._num_sent < self.router.settings.max_attempts and self.router.budget.take(now_s):
+            self._send("hedge")
+
     def _not_now(self, attempt: Attempt, body: bytes) -> None:
         """An answer that is another one elsewhere, or later."""
         status = attempt.status
         self._answer = (status, self._lines(attempt), body)
-        pause_s = answers.retry_after(attempt.fields.get(b"retry-after"))
-        if pause_s is not None and status in (429, 503):
-            attempt.replica.busy_until_s = self.router.clock() + min(pause_s, _MOST_PAUSE_S)
+        pause_s = answers.pause_s(status, attempt.fields)
+        if pause_s is not None:
+            attempt.replica.busy_until_s = self.router.clock() + pause_s
         # 429 says that the replica is well and full; so does 503 with a time to come back at.
-        refused = status == 429 or (status == 503 and pause_s is not None)
-        self.attempt_failed(attempt, f"it answered {status}", "refused" if refused else "failed")
+        is_full = status == 429 or pause_s is not None
+        self.attempt_failed(attempt, f"it answered {status}", "refused" if is_full else "failed")
 
     def attempt_failed(
         self, attempt: Attempt, reason: str, outcome: str = "failed", is_connection: bool = False
@@ -242,53 +246,22 @@ class Exchange(msgspec.Struct, eq=False):
             if given.num_continuations <= self.router.settings.max_continuations and self._send("continue"):
                 return
         name, reason = next(reversed(self._failed.items()))
-        answer = error_body(ReplicaFailed(f"replica {name} failed in the middle of the answer: {reason}"))
-        self.client.write(b"data: " + msgspec.json.encode(answer.body) + b"\n\n")
+        self.client.write(answers.error_event(ReplicaFailed(f"replica {name} failed in the middle: {reason}")))
         self.client.end_stream()
         self._over("cut", 200, last_event)
 
     def _give_up(self) -> None:
         """Nothing was given to the client, and nobody is left to ask."""
         if self._answer is not None:
-            status, lines, body = self._answer
-            self.client.reply(status, lines, body)
-            self._over("error", status, b"")
+            self.client.reply(*self._answer)
+            self._over("error", self._answer[0], b"")
         else:
-            self._refuse(self.router.why_none(self._features, self._failed))
+            self._refuse(self.router.why_none(self.features, self._failed))
 
     def _refuse(self, error: HeadraceError) -> None:
         status, lines, body = answers.refusal(error, self._request_id)
         self.client.reply(status, lines, body)
         self._over("error", status, b"")
-
-    # ---------------------------------------------------------------- from the gateway
-
-    def replica_is_down(self, name: str, reason: str) -> None:
-        """Its health probe failed: who waits for it waits in vain."""
-        for attempt in [attempt for attempt in self.attempts if attempt.replica.name == name]:
-            attempt.is_blamed = True  # the probe has said it; many requests at once must not say it again
-            self.attempt_failed(attempt, reason)
-
-    def watch(self, now_s: float) -> None:
-        """Look for attempts that have been silent for too long."""
-        for attempt in list(self.attempts):
-            limit_s = attempt.exceeded_s(now_s, self._features)
-            if limit_s is None:
-                continue
-            if attempt.last_s is not None:
-                self.attempt_failed(attempt, f"it was silent for more than {limit_s:.2f} s in the middle", "stalled")
-            elif attempt.is_continuation:
-                self.attempt_failed(attempt, f"nothing came for {limit_s:.2f} s", "stalled")
-            elif not attempt.is_blamed:
-                self._lose_patience(attempt, limit_s, now_s)
-
-    def _lose_patience(self, attempt: Attempt, limit_s: float, now_s: float) -> None:
-        """Ask another one beside it; who answers first is heard."""
-        attempt.is_blamed = True
-        attempt.replica.breaker.record(False, now_s)
-        self._failed[attempt.replica.name] = f"nothing came for {limit_s:.2f} s"
-        if self._num_sent < self.router.settings.max_attempts and self.router.budget.take(now_s):
-            self._send("hedge")
 
     # ---------------------------------------------------------------- from the client
 
@@ -307,10 +280,8 @@ class Exchange(msgspec.Struct, eq=False):
     def resume(self) -> None:
         """It has caught up."""
         self._paused = False
-        now_s = self.router.clock()
         for attempt in self.attempts:
-            attempt.last_s = now_s if attempt.last_s is not None else None
-            attempt.resume()
+            attempt.resume(self.router.clock())
 
     # ---------------------------------------------------------------- the end
 

@@ -15,6 +15,7 @@ from headrace.gateway.http.downstream import ClientLimits, Downstream, Job
 from headrace.gateway.http.messages import Request, lines_of
 from headrace.gateway.replica import Endpoint, Replica
 from headrace.gateway.route import Router
+from headrace.gateway.watching import replica_is_down, watch
 
 TICK_S = 0.05
 """How often silent replicas and slow clients are looked for."""
@@ -132,7 +133,7 @@ class Gateway:
         if answers:
             return
         for exchange in list(self.live):
-            exchange.replica_is_down(replica.name, reason)
+            replica_is_down(exchange, replica.name, reason)
 
     # ---------------------------------------------------------------- time
 
@@ -149,7 +150,7 @@ class Gateway:
         """Look for silent replicas; with `sweep`, for slow and idle clients too."""
         now_s = self.router.clock()
         for exchange in list(self.live):
-            exchange.watch(now_s)
+            watch(exchange, now_s)
         if sweep:
             for connection in list(self.connections):
                 connection.sweep(now_s)

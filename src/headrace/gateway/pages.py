@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, Protocol
-from urllib.parse import parse_qs, unquote, unquote_to_bytes
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+from urllib.parse import parse_qs, unquote
 
 import msgspec
 
@@ -16,25 +16,14 @@ from headrace.gateway.discovery.static import StaticSource
 from headrace.gateway.features import features
 from headrace.gateway.fleet import Fleet
 from headrace.gateway.gateway import OwnAnswer
+from headrace.gateway.guard import Guard as Guard
 from headrace.gateway.http.messages import Request
 from headrace.gateway.journal import Journal
+from headrace.gateway.own_paths import OwnPaths, name_in
 from headrace.gateway.replica import Replica
 from headrace.gateway.route import Router
 
 _PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
-
-
-class Guard(NamedTuple):
-    """Who may ask.
-
-    Attributes:
-        check: given a request's credentials (headers by name), and whether their owner has to be an administrator.
-            Raises Unauthorized or Forbidden.
-        is_open: whether everybody may have a request passed on, which then need not be looked at.
-    """
-
-    check: Callable[[Mapping[str, str], bool], None]
-    is_open: bool
 
 
 class Supervisor(Protocol):
@@ -78,33 +67,26 @@ class Pages:
         self._version = version
         self._is_draining = is_draining
         self.supervisor = supervisor
-        self._known_targets: dict[bytes, bool] = {}
+        self._own = OwnPaths()
 
     def serves(self, request: Request) -> bool:
-        """Health, metrics, models, version and administration; everything else is a replica's."""
-        known = self._known_targets.get(request.target)
-        if known is None:
-            known = _is_own(request.path)
-            if len(self._known_targets) < _MOST_KNOWN and len(request.target) < _MOST_KNOWN:
-                self._known_targets[request.target] = known
-        return known
+        """Whether a request is for the gateway."""
+        return request in self._own
 
     def admits(self, request: Request) -> None:
         """Whether a request for a replica may pass. Raises Unauthorized."""
-        if self._guard.is_open or _is_preflight(request):
-            return
-        self._guard.check(_credentials(request), False)
+        self._guard.admit(request)
 
     async def answer(self, request: Request) -> OwnAnswer:
         """Answer a request for the gateway."""
         path, method = unquote(request.path.decode("latin-1")), request.method.decode()
         if path.startswith("/admin"):
-            self._guard.check(_credentials(request), True)
+            self._guard.identify(request, is_administrator=True)
             return await self._administer(request, method, path)
         if method not in ("GET", "HEAD"):
             raise MethodNotAllowed(f"{path} takes GET, not {method}")
         if path == "/v1/models":
-            self._guard.check(_credentials(request), False)
+            self._guard.identify(request)
         answer = self._page(path)
         return answer._replace(body=b"") if method == "HEAD" else answer
 
@@ -119,7 +101,7 @@ class Pages:
 
     async def _administer(self, request: Request, method: str, path: str) -> OwnAnswer:
         routes = self._admin_routes()
-        found = {m: (pattern, name) for m, pattern in routes if (name := _matched(pattern, path)) is not None}
+        found = {m: (pattern, name) for m, pattern in routes if (name := name_in(path, pattern)) is not None}
         if method in found:
             pattern, name = found[method]
             return await routes[method, pattern](request, name)
@@ -266,36 +248,6 @@ class Pages:
         if self.supervisor is None:
             raise InvalidRequest("this gateway runs no replicas of its own; `headrace up` does")
         return self.supervisor
-
-
-_CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
-_OWN = frozenset({b"/metrics", b"/version", b"/v1/models"})
-_MOST_KNOWN = 256
-"""Targets that are remembered, and the length of one: clients make them up."""
-
-
-def _is_own(path: bytes) -> bool:
-    if b"%" in path:  # a replica would undo that, and must not see what is not meant for it
-        path = unquote_to_bytes(path)
-    return path in _OWN or path.startswith((b"/health", b"/admin"))
-
-
-def _matched(pattern: str, path: str) -> str | None:
-    """The name in a path that has the pattern's form, "" for a pattern without one; None when it has another form."""
-    before, braces, after = pattern.partition("{name}")
-    if not braces:
-        return "" if path == pattern else None
-    name = path[len(before) : len(path) - len(after)] if after else path[len(before) :]
-    return name if path.startswith(before) and path.endswith(after) and name and "/" not in name else None
-
-
-def _credentials(request: Request) -> dict[str, str]:
-    return {name.decode(): value.decode("latin-1") for name, value in request.headers if name in _CREDENTIALS}
-
-
-def _is_preflight(request: Request) -> bool:
-    """Whether a browser asks what it may ask: it sends no credentials with that, and the replica answers it."""
-    return request.method == b"OPTIONS" and request.header(b"access-control-request-method") != b""
 
 
 def _object(body: bytes) -> dict[str, Any]:
