@@ -47,7 +47,8 @@ def test_what_is_wrong_is_said_as_at_the_start_of_a_server(capsys: pytest.Captur
 def test_secrets_have_no_flag(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["config", "show", flag, "x" * 40])
-    assert f"unrecognized arguments: {flag}" in capsys.readouterr().err
+    variable = "HEADRACE_" + flag.removeprefix("--").replace("-", "_").upper()
+    assert f"{flag}: other users see command lines, so give {variable}" in capsys.readouterr().err
 
 
 def test_other_commands_take_the_same_settings(

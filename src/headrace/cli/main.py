@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import NamedTuple
 
 from headrace import __version__
+from headrace.config.environment import PREFIX
+from headrace.config.fields import secret_fields
 from headrace.config.nearest import nearest
 from headrace.errors import ConfigError, HeadraceError, InvalidRequest, ModelNotSupported
 
@@ -89,8 +91,19 @@ def _unknown(argument: str, parser: argparse.ArgumentParser) -> str:
     flag = argument.partition("=")[0]
     if not flag.startswith("--"):
         return f"{argument} is one argument too many"
+    setting = flag.removeprefix("--").replace("-", "_")
+    if setting in _secrets():
+        variable = f"{PREFIX}{setting.upper()}"
+        return f"{flag}: other users see command lines, so give {variable}, or {setting} in a file (--config)"
     known = [name for name in parser._option_string_actions if name.startswith("--")]
     return f"there is no flag {flag}; did you mean {nearest(flag, known)}?"
+
+
+def _secrets() -> frozenset[str]:
+    """Settings without a flag."""
+    from headrace.config import GatewayConfig, ServerConfig  # for an error only
+
+    return secret_fields(ServerConfig) | secret_fields(GatewayConfig)
 
 
 def _called(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> argparse.ArgumentParser:
