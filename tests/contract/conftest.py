@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import anthropic
 import openai
 import pytest
 
 from tests.contract.process import Server, serving
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """One of the workers that share the tests starts the server, not each."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.xdist_group("contract"))
 
 
 @pytest.fixture(scope="session")

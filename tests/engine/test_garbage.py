@@ -27,11 +27,14 @@ def cycle() -> weakref.ref[Node]:
 
 @pytest.fixture
 def collector() -> Iterator[None]:
-    """On, and as it was afterwards."""
-    was_enabled = gc.isenabled()
+    """On, with nothing frozen, and as it was afterwards."""
+    was_enabled, num_frozen = gc.isenabled(), gc.get_freeze_count()
+    gc.unfreeze()
     gc.enable()
     yield
     (gc.enable if was_enabled else gc.disable)()
+    if num_frozen:
+        gc.freeze()
 
 
 @pytest.mark.usefixtures("collector")

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from headrace.bench.shapes import SHAPES, model_folder
 from headrace.bench.step import command, ladder
 from headrace.bench.step.beside import steady_step_s
 from headrace.bench.step.ladder import Rung, climb, open_engine, step_bytes
@@ -17,11 +16,6 @@ from headrace.bench.step.measure import StepShape
 from headrace.errors import ConfigError, HeadraceError
 
 LAYERS, HIDDEN, INNER, VOCAB, QKV, HEADS = 2, 64, 128, 32_000, 128, 64  # shape XS
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return model_folder(SHAPES["XS"], "float32", tmp_path_factory.mktemp("models"))
 
 
 @pytest.mark.slow

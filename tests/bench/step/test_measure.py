@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from headrace.bench.shapes import SHAPES, model_folder
 from headrace.bench.step import command, instrument, roofline
 from headrace.bench.step.measure import StepShape, StepSplit, attention_cost, split_step
 from headrace.bench.step.report import to_text
@@ -24,11 +23,6 @@ from headrace.model.kernels.linear import PackedLinear
 
 compiled = pytest.mark.skipif(not available_isas(), reason="the kernels were not built")
 HIDDEN, INNER, VOCAB, LAYERS, QKV, HEADS = 64, 128, 32_000, 2, 128, 64  # shape XS
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return model_folder(SHAPES["XS"], "float32", tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(autouse=True)
