@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from headrace.engine.garbage import collections_paused
+
 _SEED = 0
 
 
@@ -42,4 +44,5 @@ def _tokenizer(vocab_size: int) -> Any:
 
 if __name__ == "__main__":
     job = json.load(sys.stdin)
-    make(job["model_type"], job["config"], job["dtype"], Path(job["folder"]))
+    with collections_paused():
+        make(job["model_type"], job["config"], job["dtype"], Path(job["folder"]))
