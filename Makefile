@@ -5,10 +5,11 @@ TRANSFORMERS ?= transformers==5.23.0
 BIN := .venv/bin
 READY := .venv/.ready
 WORKERS ?= 2
-# Tests run side by side, so each keeps to one core.
-TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+CHECK_WORKERS ?= 3
+# Tests run side by side, so each keeps to one core; groups of them share what is dear to start.
+PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/pytest --dist loadgroup
 
-.PHONY: up test check bench format clean
+.PHONY: up test check types fast-tests bench format clean
 
 PORT ?= 8000
 
@@ -19,14 +20,20 @@ up: $(READY)  ## set up, and serve the built-in model by two replicas behind a g
 	@$(BIN)/headrace up builtin --replicas 2 --port $(PORT)
 
 test: $(READY)  ## every test
-	$(TEST_ENV) $(BIN)/pytest -n $(WORKERS)
+	$(PYTEST) -n $(WORKERS)
 
 check: $(READY)  ## format, lint, types, import rules, fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	@$(MAKE) --no-print-directory -j2 types fast-tests
+
+types:
 	$(BIN)/lint-imports
-	$(TEST_ENV) $(BIN)/pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/mypy
+
+# They wait for processes and clocks now and then: one worker more than cores fills that.
+fast-tests:
+	HYPOTHESIS_PROFILE=quick $(PYTEST) -n $(CHECK_WORKERS) -m "not slow"
 
 bench: $(READY)  ## headrace beside transformers on this machine
 	$(BIN)/headrace bench offline --shape S --workload W1 --dtype bfloat16 --engines headrace,transformers_generate_batch
