@@ -29,7 +29,8 @@ Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 class Journal(Collector):
     """An observer of the exchanges, read by scrapes and administrators. Used by one event loop.
 
-    What happens is written down, and summed up now and then or when somebody reads: many at once take less time than each alone.
+    What happens is written down, and summed up now and then or when somebody reads: many at once take less time than
+    each alone.
 
     Attributes: decided: to be called when a request is sent to a replica.
     """
