@@ -6,8 +6,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 WORKERS ?= 2
 CHECK_WORKERS ?= 3
-# Tests run side by side, so each keeps to one core; groups of them share what is dear to start.
-PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/pytest --dist loadgroup
+# Tests run side by side, so each keeps to one core; groups of them share what is dear to start. Compiled modules are
+# kept, whatever the environment says: every worker, and every process that a test starts, would compile them again.
+PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --dist loadgroup
 
 .PHONY: up test check types fast-tests bench format clean
 
