@@ -16,12 +16,14 @@ from headrace.errors import BodyTooLarge, HeadraceError, InvalidRequest
 from headrace.gateway.http.job import Job as Job
 from headrace.gateway.http.limits import ClientLimits as ClientLimits
 from headrace.gateway.http.messages import Request, response_head
+from headrace.gateway.http.pieces import join_small
 from headrace.protocol.error_body import error_body
 
 _log = logging.getLogger(__name__)
 
 
 Handle = Callable[[Request, "Downstream"], Job]
+
 
 _JSON_LINES = b"content-type: application/json\r\n"
 _JOINED_BYTES = 16 * 1024
@@ -126,6 +128,7 @@ class Downstream(asyncio.Protocol):
         if self._num_fed_bytes > limits.max_body_bytes and sum(map(len, self._body)) > limits.max_body_bytes:
             self._refuse(self._too_large(sum(map(len, self._body))))
             return
+        join_small(self._body)
         # The parser keeps a header to itself until it is whole.
         is_endless = self._head is None and self._num_fed_bytes > limits.max_header_bytes + _READ_BYTES
         if is_endless or self._headers_bytes() > limits.max_header_bytes:
