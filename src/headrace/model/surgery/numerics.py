@@ -26,8 +26,8 @@ def difference(got: torch.Tensor, expected: torch.Tensor, share: float = 1.0) ->
     """
     if got.shape != expected.shape:
         return float("inf")
-    exact = expected.double()
-    relative = (got.double() - exact).norm(dim=-1) / exact.norm(dim=-1).clamp_min(1e-12)
+    exact = expected.detach().double()
+    relative = (got.detach().double() - exact).norm(dim=-1) / exact.norm(dim=-1).clamp_min(1e-12)
     return float(relative.nan_to_num(float("inf")).flatten().sort().values[math.ceil(share * relative.numel()) - 1])
 
 
