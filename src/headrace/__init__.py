@@ -22,7 +22,7 @@ _EXPORTS = {
     "ContinuousBatchingManager": "headrace.engine.manager",
     "GenerationOutput": "headrace.engine.manager",
     "RequestStatus": "headrace.engine.request",
-    "generate_batch": "headrace.engine.manager",
+    "generate_batch": "headrace.engine.batch",
     "HeadraceError": "headrace.errors",
 }
 
@@ -30,11 +30,11 @@ __all__ = ["__version__", *sorted(_EXPORTS)]  # names of the lazy table
 
 if TYPE_CHECKING:
     from headrace.config import EngineConfig as EngineConfig
+    from headrace.engine.batch import generate_batch as generate_batch
     from headrace.engine.handle import RequestHandle as RequestHandle
     from headrace.engine.llm import LLM as LLM
     from headrace.engine.manager import ContinuousBatchingManager as ContinuousBatchingManager
     from headrace.engine.manager import GenerationOutput as GenerationOutput
-    from headrace.engine.manager import generate_batch as generate_batch
     from headrace.engine.request import RequestStatus as RequestStatus
     from headrace.engine.results import CompletionOutput as CompletionOutput
     from headrace.engine.results import RequestOutput as RequestOutput

@@ -1,13 +1,12 @@
 """The interface of transformers' continuous batching, over headrace's engine.
 
-Who calls `model.generate_batch(inputs, ...)` calls `headrace.generate_batch(model, inputs, ...)` instead; the manager
-has the same methods as transformers'. Differences: bad input raises at once, or ends its own request alone, with a
-message; each request has its own sampling settings; a result for another reader is kept, not put back in line.
+The manager has the same methods as transformers' (`batch` has the function over it). Differences: bad input raises at
+once, or ends its own request alone, with a message; each request has its own sampling settings; a result for another
+reader is kept, not put back in line.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,10 +19,9 @@ from headrace.engine.client import EngineClient
 from headrace.engine.generation_config import settings_from
 from headrace.engine.intake import Intake, IntakeLimits
 from headrace.engine.outputs import EngineOutput
-from headrace.engine.progress import Progress
 from headrace.engine.request import Request, RequestStatus
 from headrace.engine.sampling_params import SamplingParams
-from headrace.errors import EngineStopped, InvalidParameter, InvalidRequest
+from headrace.errors import InvalidParameter, InvalidRequest
 
 
 @dataclass(slots=True)
@@ -271,61 +269,8 @@ class ContinuousBatchingManager:
         self._client.call(lambda core: core.raise_if_broken())
 
 
-def generate_batch(
-    model: Any,
-    inputs: Sequence[Sequence[int]],
-    generation_config: Any = None,
-    config: EngineConfig | None = None,
-    progress_bar: bool = False,
-    **options: Any,
-) -> dict[str, GenerationOutput]:
-    """Complete all inputs and return the results by request id, in the order of the inputs.
-
-    An input that cannot be served is FAILED with its error; the others are not disturbed. The model object is usable
-    afterwards as before.
-
-    Args:
-        model: as for ContinuousBatchingManager. inputs: token ids of each prompt.
-        generation_config: a transformers GenerationConfig; by default the model's own.
-        config: EngineConfig, or None. progress_bar: show one on standard error.
-        options: as for `add_request`, for instance max_new_tokens.
-    """
-    results: dict[str, GenerationOutput] = {}
-    params = options.get("sampling_params")
-    with (
-        ContinuousBatchingManager(model, generation_config, config) as manager,
-        Progress(sys.stderr if progress_bar else None, len(inputs) * len(manager.sequence_ids("", params))) as line,
-    ):
-        expected = 0
-        for i, input_ids in enumerate(inputs):
-            names = manager.sequence_ids(f"req_{i}", params)
-            results.update(dict.fromkeys(names, GenerationOutput(f"req_{i}")))
-            try:
-                manager.add_request(input_ids, request_id=f"req_{i}", **options)
-                expected += len(names)
-            except InvalidRequest as error:
-                for name in names:
-                    results[name] = GenerationOutput(
-                        name, _as_ids(input_ids), error=str(error), status=RequestStatus.FAILED
-                    )
-                for _ in names:
-                    line.update(0, failed=True)
-        for _ in range(expected):
-            result = manager.get_result()
-            if result is None:
-                raise EngineStopped("the engine ended before all requests did")
-            results[result.request_id] = result
-            line.update(len(result.generated_tokens), failed=result.error is not None)
-    return results
-
-
 def _eos_ids(given: int | Sequence[int] | None) -> frozenset[int] | None:
     if given is None:
         return None
     ids = [given] if isinstance(given, int) else list(given)
     return frozenset(i for i in ids if i >= 0)
-
-
-def _as_ids(given: Any) -> list[int]:
-    """What was given as a prompt, where it is a list of anything at all."""
-    return list(given) if isinstance(given, Sequence) and not isinstance(given, str | bytes) else []
