@@ -160,6 +160,7 @@ def test_an_interrupt_leaves_a_file_to_go_on_from(
     assert sorted(records(target)) == list(range(1, 9))
 
 
+@pytest.mark.slow
 def test_every_place_where_a_line_can_be_cut_off(llm: FakeLLM, source: Path, target: Path) -> None:
     generate(source, target)
     whole = target.read_bytes()

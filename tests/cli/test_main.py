@@ -71,6 +71,7 @@ def test_a_setting_out_of_range_is_said_before_anything_is_loaded(capsys: pytest
     assert "a conversation goes on from one answer" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_output_that_nobody_reads_any_more() -> None:
     command = f"{sys.executable} -m headrace.cli.main doctor | true"
     run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=ENVIRONMENT, check=True)

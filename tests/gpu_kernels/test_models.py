@@ -52,6 +52,7 @@ def test_greedy_tokens_of_every_feature(model_type, surgery, device):
     assert tokens(model, device, surgery=surgery) == expected
 
 
+@pytest.mark.slow
 def test_a_layer_is_fused_and_proven(device):
     """The proof decodes, and goes on with a prompt's second chunk, beside another row."""
     model = small_model("qwen3", num_hidden_layers=1).to(device)

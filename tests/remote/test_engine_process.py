@@ -274,6 +274,7 @@ def test_one_row_that_raises_is_no_matter_for_the_process(tmp_path: Path) -> Non
 # ---------------------------------------------------------------- the process lives, and does nothing
 
 
+@pytest.mark.slow
 def test_a_stopped_process_is_stalled_within_seconds_and_comes_back() -> None:
     async def main() -> None:
         async with engine(spec(step_s=0.002)) as (process, outcomes):
@@ -310,6 +311,7 @@ def test_requests_wait_no_longer_than_their_limit_for_a_stopped_process() -> Non
     run(main)
 
 
+@pytest.mark.slow
 def test_a_step_that_hangs_is_seen_although_figures_come(tmp_path: Path) -> None:
     """The figures go on; what they say is that nothing goes on. After a while the process is replaced."""
 
@@ -342,6 +344,7 @@ def test_a_stopped_process_does_not_hold_up_the_stop() -> None:
     run(main)
 
 
+@pytest.mark.slow
 def test_an_idle_engine_is_not_stalled() -> None:
     async def main() -> None:
         states: list[str] = []

@@ -293,6 +293,7 @@ def test_a_full_queue_is_an_error_of_the_request(kind: str) -> None:
     run(main)
 
 
+@pytest.mark.slow
 def test_the_figures_follow_the_work(kind: str) -> None:
     async def main() -> None:
         async with link(kind, spec(step_s=0.005)) as (engine, outcomes):

@@ -47,6 +47,7 @@ async def test_a_client_that_leaves_ends_its_work(stream: bool) -> None:
         assert (await service.chat()).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [True, False])
 @in_loop
 async def test_a_client_that_leaves_the_queue(stream: bool) -> None:
@@ -105,6 +106,7 @@ async def test_a_client_that_leaves_in_its_body() -> None:
             await asyncio.sleep(0.001)
 
 
+@pytest.mark.slow
 @in_loop
 async def test_a_slow_reader_slows_nobody_and_misses_nothing() -> None:
     async with serving(sockets=True, max_model_len=1 << 16, num_blocks=8192) as service:
@@ -138,6 +140,7 @@ async def _until_done(reader: asyncio.StreamReader) -> str:
     return received.decode("utf-8", "replace")
 
 
+@pytest.mark.slow
 @in_loop
 async def test_a_thousand_connections_at_once() -> None:
     async with serving(sockets=True, engine_config=EngineConfig(max_num_seqs=256)) as service:

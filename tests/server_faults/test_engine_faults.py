@@ -202,6 +202,7 @@ def faulty_server(folder: Path | None = None) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.slow
 def test_a_step_that_raises_ends_its_request_alone(tmp_path: Path) -> None:
     with faulty_server(tmp_path) as server:
         pid = server.engine_pid()

@@ -107,6 +107,7 @@ def test_nobody_reads_what_it_writes() -> None:
         assert server.wait() == 0
 
 
+@pytest.mark.slow
 def test_term_finishes_what_runs_and_takes_nothing_new() -> None:
     with serving("builtin", *simulated(step_s=0.01)) as server, connected(server) as sock, connected(server) as idle:
         sock.sendall(request_bytes(chat_body(max_tokens=100, stream=True)))
