@@ -17,7 +17,7 @@ from tests.engine.reference import PROMPTS, greedy
 
 ROOT = Path(__file__).parents[2]
 ISAS = available_isas()
-pytestmark = pytest.mark.skipif(not ISAS, reason="the CPU kernels were not built")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not ISAS, reason="the CPU kernels were not built")]
 
 
 @pytest.mark.parametrize("isa", ISAS)
